@@ -1,0 +1,38 @@
+# Few targets; each makes .venv when it is missing, from requirements.lock.
+PYTHON ?= python3
+BIN := .venv/bin
+TORCH := torch==2.13.0
+
+.PHONY: demo test check lock demo-models
+
+demo: .venv/ready
+	$(BIN)/qstudy demo
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+check: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Trains the demo's models again, about an hour on two cores.
+demo-models: .venv/ready
+	MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=1000000000 \
+		$(BIN)/python -m grids.demo.train --out grids/demo/models
+
+# torch is left out of the lock: the same command takes its CPU build where only that is at hand, else its CUDA build.
+lock: .venv/ready
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv lock --upgrade
+	$(BIN)/uv export --frozen --format requirements-txt --no-emit-project --no-header --no-annotate \
+		--extra test --prune torch -o requirements.lock
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qstudy needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
