@@ -1,0 +1,34 @@
+"""What a study is: the grid file's schema, bit schemes, tasks, expansion to cells, and the identity of each.
+
+The grid and task files that ship live here too. Nothing in this package imports torch, Ray or lm-eval, runs a model,
+or knows where results are kept.
+"""
+
+from grids.errors import GridError
+from grids.expansion import Calibration, Cell, CellTask, Model, Study, Variant
+from grids.loading import read_grid
+from grids.resolution import Catalog, MethodInfo, Preset, resolve
+from grids.schema import Grid, ModelEntry
+from grids.schemes import Scheme, parse_scheme
+from grids.tasks import TaskInfo, find_tasks
+
+__all__ = [
+    "Calibration",
+    "Catalog",
+    "Cell",
+    "CellTask",
+    "Grid",
+    "GridError",
+    "MethodInfo",
+    "Model",
+    "ModelEntry",
+    "Preset",
+    "Scheme",
+    "Study",
+    "TaskInfo",
+    "Variant",
+    "find_tasks",
+    "parse_scheme",
+    "read_grid",
+    "resolve",
+]

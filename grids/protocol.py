@@ -1,0 +1,85 @@
+"""How a task is scored on a diffusion language model: likelihood and sampler settings."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# Raised when the same settings would give other numbers.
+PROTOCOL_VERSION = 1
+
+Family = Literal["llada", "dream", "causal"]
+
+
+class Settings(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LikelihoodSettings(Settings):
+    """The Monte-Carlo estimate of log p(target | context) of a masked diffusion model."""
+
+    mc_num: int = Field(128, ge=1, description="draws per request")
+    strata: int = Field(1, ge=1, description="draws of a group get evenly spread numbers of masks")
+
+    @model_validator(mode="after")
+    def _strata_divide_draws(self) -> LikelihoodSettings:
+        if self.mc_num % self.strata:
+            raise ValueError(f"mc_num {self.mc_num} is not a multiple of strata {self.strata}")
+        return self
+
+
+class LladaSampler(Settings):
+    """Block-wise generation with remasking (LLaDA)."""
+
+    block_length: int = Field(32, ge=1)
+    remasking: Literal["low_confidence", "random"] = "low_confidence"
+
+
+class DreamSampler(Settings):
+    """Dream's own sampler: which masked positions are committed next, and how a token is drawn."""
+
+    algorithm: Literal["entropy", "maskgit_plus", "topk_margin", "origin"] = "entropy"
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=1)
+    alg_temp: float | None = Field(None, ge=0)
+
+
+class GenerationSettings(Settings):
+    """A fixed number of new tokens, unmasked in a fixed number of steps."""
+
+    gen_length: int = Field(256, ge=1)
+    steps: int = Field(256, ge=1)
+    temperature: float = Field(0.0, ge=0)
+    eos_ends_answer: bool = True
+    llada: LladaSampler = LladaSampler()
+    dream: DreamSampler = DreamSampler()
+
+    def check_blocks(self) -> None:
+        """Raises ValueError where blocks and steps do not divide the length as LLaDA's sampler needs."""
+        if self.gen_length % self.llada.block_length:
+            raise ValueError(
+                f"gen_length {self.gen_length} is not a multiple of block_length {self.llada.block_length}"
+            )
+        num_blocks = self.gen_length // self.llada.block_length
+        if self.steps % num_blocks:
+            raise ValueError(f"steps {self.steps} is not a multiple of the number of blocks {num_blocks}")
+
+
+class Protocol(Settings):
+    """Likelihood and generation settings of one cell."""
+
+    likelihood: LikelihoodSettings = LikelihoodSettings()
+    generation: GenerationSettings = GenerationSettings()
+
+    def identity(self, family: Family, output_type: str) -> dict[str, Any]:
+        """The settings that decide a cell's number: only those that the family and the task's requests read."""
+        if output_type != "generate_until":
+            return {} if family == "causal" else self.likelihood.model_dump(mode="json")
+        generation: dict[str, Any] = self.generation.model_dump(mode="json")
+        samplers: dict[str, dict[str, Any]] = {name: generation.pop(name) for name in ("llada", "dream")}
+        if family == "causal":
+            return {key: generation[key] for key in ("gen_length", "temperature", "eos_ends_answer")}
+        return generation | samplers[family]

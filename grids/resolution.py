@@ -1,0 +1,220 @@
+"""Joins a grid file with what exists: models, methods, presets, tasks and calibration data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+import grids.protocol
+from grids.errors import GridError, unknown_name
+from grids.expansion import FULL_PRECISION, Calibration, Cell, CellTask, Model, Study, Variant
+from grids.identity import canonical_json
+from grids.loading import dotted
+from grids.protocol import Family
+from grids.schema import CalibrationEntry, Grid, MethodEntry, ModelEntry, TaskEntry
+from grids.schemes import Scheme, parse_scheme
+from grids.tasks import TaskInfo, find_tasks
+
+
+class MethodInfo(Protocol):
+    """What the planner asks a method; `methods` answers it."""
+
+    version: int
+    needs_calibration: bool
+
+    def resolve(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Every parameter with its value. Raises pydantic's ValidationError."""
+
+    def refusal(self, parameters: Mapping[str, Any], scheme: Scheme) -> str | None:
+        """Why the method does not serve the scheme; None if it does."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named set of method parameters and protocol settings; `tasks` holds what differs for one task."""
+
+    about: str
+
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Everything that a grid may name."""
+
+    methods: Mapping[str, MethodInfo]
+    presets: Mapping[str, Preset]
+    task_folders: tuple[Path, ...]
+    find_model: Callable[[ModelEntry, Path, str], Model]
+
+
+def resolve(grid: Grid, file: Path, catalog: Catalog) -> Study:
+    """The study that a grid means. Raises GridError that names the file and the key."""
+    try:
+        return Study(grid.name, tuple(_Resolver(grid, file.parent, catalog).cells()))
+    except GridError as error:
+        raise GridError(error.message, file=str(file), key=error.key) from error
+
+
+class _Resolver:
+    def __init__(self, grid: Grid, folder: Path, catalog: Catalog) -> None:
+        self._grid, self._folder, self._catalog = grid, folder, catalog
+        if grid.preset not in catalog.presets:
+            raise GridError(unknown_name("preset", grid.preset, catalog.presets), key="preset")
+        self._preset = catalog.presets[grid.preset]
+
+    def cells(self) -> Iterator[Cell]:
+        models = [self._model(index, entry) for index, entry in enumerate(self._grid.models)]
+        self._refuse_twins("models", [model.label for model in models])
+        tasks = self._tasks({model.family for model in models})
+        variants = [variant for model in models for variant in self._variants(model)]
+        cells = [Cell(variant, task, self._not_applicable(variant)) for variant in variants for task in tasks]
+        self._check_exclusions(cells)
+        kept = [cell for cell in cells if not any(rule.matches(**cell.names()) for rule in self._grid.exclude)]
+        if not kept:
+            raise GridError("nothing is left to run: every cell is excluded", key="exclude")
+        yield from kept
+
+    def _model(self, index: int, entry: ModelEntry) -> Model:
+        try:
+            return self._catalog.find_model(entry, self._folder, self._grid.dtype)
+        except ValueError as error:
+            raise GridError(str(error), key=f"models[{index}]") from error
+
+    def _variants(self, model: Model) -> Iterator[Variant]:
+        schemes = [parse_scheme(text) for text in dict.fromkeys(self._grid.schemes)]
+        if bool(schemes) != bool(self._grid.methods):
+            missing = "methods" if schemes else "schemes"
+            raise GridError("the list is empty, so nothing would be quantized", key=missing)
+        methods = [self._method(index, entry) for index, entry in enumerate(self._grid.methods)]
+        self._refuse_twins("methods", [label for label, _, _ in methods])
+        calibration = self._calibration(self._grid.calibration)
+        for seed in dict.fromkeys(self._grid.seeds):
+            yield Variant(model, FULL_PRECISION, FULL_PRECISION, 0, {}, Scheme(), None, seed)
+            for scheme in schemes:
+                if scheme.is_full_precision:
+                    continue
+                for label, name, parameters in methods:
+                    info = self._catalog.methods[name]
+                    used = calibration if info.needs_calibration else None
+                    if info.needs_calibration and used is None:
+                        raise GridError(f"method {name!r} needs calibration data; none is given", key="calibration")
+                    yield Variant(model, name, label, info.version, parameters, scheme, used, seed)
+
+    def _method(self, index: int, entry: MethodEntry) -> tuple[str, str, dict[str, Any]]:
+        """(label, name, every parameter)"""
+        place = f"methods[{index}]"
+        if entry.name == FULL_PRECISION:
+            raise GridError("the full-precision row is added by itself; leave 'none' out", key=place)
+        if entry.name not in self._catalog.methods:
+            raise GridError(unknown_name("method", entry.name, self._catalog.methods), key=place)
+        given = dict(self._preset.methods.get(entry.name, {})) | entry.parameters
+        try:
+            parameters = self._catalog.methods[entry.name].resolve(given)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = f"{place}.parameters"
+            if problem["type"] == "extra_forbidden":
+                known = self._catalog.methods[entry.name].resolve({})
+                raise GridError(unknown_name("parameter", str(problem["loc"][-1]), known), key=key) from error
+            raise GridError(
+                f"{problem['msg'].removeprefix('Value error, ')} (given: {problem['input']!r})",
+                key=".".join([key, dotted(problem["loc"])]),
+            ) from error
+        shown = ", ".join(f"{key}={canonical_json(value)}" for key, value in sorted(entry.parameters.items()))
+        return entry.label or (f"{entry.name} ({shown})" if shown else entry.name), entry.name, parameters
+
+    def _not_applicable(self, variant: Variant) -> str | None:
+        if variant.is_full_precision:
+            return None
+        group_size = variant.scheme.group_size
+        if group_size is not None:
+            for size in variant.model.linear_inputs:
+                if size % group_size:
+                    label = variant.model.label
+                    return f"a group of {group_size} does not divide the {size} inputs of a linear of {label}"
+        return self._catalog.methods[variant.method].refusal(variant.parameters, variant.scheme)
+
+    def _calibration(self, entry: CalibrationEntry | None) -> Calibration | None:
+        if entry is None:
+            return None
+        path = (self._folder / Path(entry.dataset).expanduser()).resolve()
+        if not path.is_file():
+            raise GridError(f"no such text file: {path}", key="calibration.dataset")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        return Calibration(str(path), digest, entry.num_samples, entry.length, entry.seed, entry.mask)
+
+    def _tasks(self, families: set[Family]) -> list[CellTask]:
+        folders = [*self._catalog.task_folders, *(self._folder / path for path in self._grid.task_path)]
+        known = find_tasks(list(dict.fromkeys(folder.resolve() for folder in folders)))
+        tasks = [self._task(index, entry, known, families) for index, entry in enumerate(self._grid.tasks)]
+        self._refuse_twins("tasks", [task.info.name for task in tasks])
+        return tasks
+
+    def _task(self, index: int, entry: TaskEntry, known: Mapping[str, TaskInfo], families: set[Family]) -> CellTask:
+        place = f"tasks[{index}]"
+        if entry.name not in known:
+            raise GridError(unknown_name("task", entry.name, known), key=place)
+        info = known[entry.name]
+        preset = self._preset.tasks.get(entry.name, {})
+        layers = [self._preset.protocol, preset, self._grid.protocol.model_dump(), entry.model_dump()]
+        settings: dict[str, Any] = {}
+        for part in ("likelihood", "generation"):
+            settings[part] = {}
+            for layer in layers:
+                settings[part] = _merge(settings[part], layer.get(part) or {})
+        try:
+            protocol = grids.protocol.Protocol.model_validate(settings)
+            if info.is_generation and "llada" in families:
+                protocol.generation.check_blocks()
+        except ValidationError as error:
+            problem = error.errors()[0]
+            message = problem["msg"].removeprefix("Value error, ")
+            raise GridError(message, key=f"protocol of {place}.{dotted(problem['loc'])}") from error
+        except ValueError as error:
+            raise GridError(str(error), key=f"protocol of {place}.generation") from error
+        limits = [limit for limit in (entry.limit, self._grid.limit) if limit is not None]
+        fewshot = entry.num_fewshot if entry.num_fewshot is not None else preset.get("num_fewshot", info.num_fewshot)
+        return CellTask(
+            info=info,
+            num_fewshot=int(fewshot),
+            limit=min(limits, default=None),
+            protocol=protocol,
+            metric=entry.metric or info.metric,
+            filter=entry.filter or info.filter,
+            group=entry.group or info.group,
+        )
+
+    def _check_exclusions(self, cells: list[Cell]) -> None:
+        """A rule that names something the grid does not have is a typing mistake."""
+        for index, rule in enumerate(self._grid.exclude):
+            given = rule.model_dump(exclude_none=True)
+            if not given:
+                raise GridError(
+                    "an exclusion needs at least one of model, method, scheme, task, seed", key=f"exclude[{index}]"
+                )
+            for key, value in given.items():
+                names = {str(cell.names()[key]) for cell in cells}
+                if str(value) not in names:
+                    raise GridError(unknown_name(key, str(value), names), key=f"exclude[{index}].{key}")
+
+    @staticmethod
+    def _refuse_twins(key: str, labels: list[str]) -> None:
+        for index, label in enumerate(labels):
+            if label in labels[:index]:
+                raise GridError(f"{label!r} is there twice; tables could not tell the two apart", key=f"{key}[{index}]")
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return merged

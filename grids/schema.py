@@ -1,0 +1,107 @@
+"""The grid file as typed data. Unknown keys are refused; a plain string stands for an entry with only a name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from grids.protocol import Settings
+from grids.schemes import parse_scheme
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+MaskPolicy = Literal["none", "uniform"]
+_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+def _entry(key: str) -> BeforeValidator:
+    """Let `text` stand for `{key: text}`."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+class ModelEntry(Settings):
+    """A hub id with a revision, or a local folder (relative to the grid file)."""
+
+    path: str = Field(min_length=1)
+    revision: str | None = None
+    name: str | None = Field(None, pattern=_NAME_PATTERN, description="how tables call it; default: last part of path")
+    chat_template: bool = False
+
+    @property
+    def label(self) -> str:
+        return self.name or self.path.rstrip("/").rsplit("/", 1)[-1]
+
+
+class MethodEntry(Settings):
+    """A method, and the parameters that differ from the preset's."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+    label: str | None = Field(None, description="how tables call it; default: the name and its given parameters")
+
+
+class TaskEntry(Settings):
+    """A task, and what differs from its own configuration and from the grid's protocol."""
+
+    name: str
+    num_fewshot: int | None = Field(None, ge=0)
+    limit: int | None = Field(None, ge=1)
+    group: str | None = Field(None, description="column group of the tables; default: the task's own")
+    metric: str | None = Field(None, description="the metric that tables show; default: the task's first")
+    filter: str | None = Field(None, description="the answer filter that tables show; default: the task's first")
+    likelihood: dict[str, Any] = {}
+    generation: dict[str, Any] = {}
+
+
+class CalibrationEntry(Settings):
+    """What methods calibrate on: windows of a text file, drawn by seed."""
+
+    dataset: str = Field(min_length=1, description="a local text file, relative to the grid file")
+    num_samples: int = Field(128, ge=1)
+    length: int = Field(2048, ge=2)
+    seed: int = 0
+    mask: MaskPolicy = "none"
+
+
+class Exclusion(Settings):
+    """Leaves out each cell that agrees with every key given here."""
+
+    model: str | None = None
+    method: str | None = None
+    scheme: str | None = None
+    task: str | None = None
+    seed: int | None = None
+
+    def matches(self, **names: str | int) -> bool:
+        given = self.model_dump(exclude_none=True)
+        return bool(given) and all(names[key] == value for key, value in given.items())
+
+
+class ProtocolEntry(Settings):
+    """Settings laid over the preset's, for all tasks."""
+
+    likelihood: dict[str, Any] = {}
+    generation: dict[str, Any] = {}
+
+
+class Grid(Settings):
+    """A study: models x methods x schemes x tasks."""
+
+    name: str = Field(pattern=_NAME_PATTERN)
+    models: list[Annotated[ModelEntry, _entry("path")]] = Field(min_length=1)
+    methods: list[Annotated[MethodEntry, _entry("name")]] = []
+    schemes: list[str] = []
+    tasks: list[Annotated[TaskEntry, _entry("name")]] = Field(min_length=1)
+    task_path: list[str] = Field([], description="folders of lm-eval task files, relative to the grid file")
+    preset: str = "paper"
+    protocol: ProtocolEntry = ProtocolEntry()
+    calibration: Annotated[CalibrationEntry, _entry("dataset")] | None = None
+    seeds: list[int] = Field([0], min_length=1)
+    exclude: list[Exclusion] = []
+    limit: int | None = Field(None, ge=1, description="items per task")
+    dtype: Dtype = "bfloat16"
+
+    @field_validator("schemes")
+    @classmethod
+    def _schemes_parse(cls, schemes: list[str]) -> list[str]:
+        return [parse_scheme(scheme).name for scheme in schemes]

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from grids import Cell, GridError, Study
+
+StudyOf = Callable[..., Study]
+
+
+def cell(study: Study, **names: object) -> Cell:
+    return next(c for c in study.cells if all(c.names()[key] == value for key, value in names.items()))
+
+
+def test_each_model_gets_its_full_precision_row_and_every_combination(study_of: StudyOf, small_grid: str) -> None:
+    study = study_of(small_grid)
+    combinations = {(c.names()["method"], c.names()["scheme"], c.names()["task"]) for c in study.cells}
+    schemes = ["w4a16g128", "w4a4"]
+    expected = {(m, s, t) for m in ["rtn", "gptq"] for s in schemes for t in ["capitals", "sums"]}
+    assert combinations == expected | {("none", "fp16", "capitals"), ("none", "fp16", "sums")}
+    assert len(study.cells) == len(combinations)
+
+
+def test_a_scheme_that_a_method_does_not_serve_is_marked_with_the_reason(study_of: StudyOf, small_grid: str) -> None:
+    study = study_of(small_grid)
+    assert cell(study, method="gptq", scheme="w4a4").not_applicable == "weights only"
+    assert cell(study, method="gptq", scheme="w4a16g128").not_applicable is None
+    assert {v.scheme.name for v in study.variants() if v.method == "gptq"} == {"w4a16g128"}
+
+
+def test_groups_that_do_not_divide_a_models_linears_are_not_applicable(study_of: StudyOf, small_grid: str) -> None:
+    study = study_of(small_grid.replace("w4a16g128", "w4a16g512"))
+    reason = cell(study, method="rtn", scheme="w4a16g512").not_applicable
+    assert reason == "a group of 512 does not divide the 256 inputs of a linear of tiny"
+
+
+def test_exclude_leaves_out_partial_matches_only(study_of: StudyOf, small_grid: str) -> None:
+    study = study_of(small_grid + "exclude: [{method: rtn, task: sums}]\n")
+    left_out = [c for c in study_of(small_grid).cells if c not in study.cells]
+    assert {(c.names()["method"], c.names()["task"]) for c in left_out} == {("rtn", "sums")}
+
+
+def test_a_preset_fills_parameters_and_the_grid_has_the_last_word(study_of: StudyOf, small_grid: str) -> None:
+    study = study_of(small_grid)
+    assert cell(study, method="gptq").variant.parameters == {"symmetric": False, "damp_percent": 0.02}
+    text = small_grid.replace("[rtn, gptq]", "[rtn, {name: gptq, parameters: {damp_percent: 0.5}}]")
+    changed = study_of(text)
+    assert cell(changed, method="gptq (damp_percent=0.5)").variant.parameters["damp_percent"] == 0.5
+
+
+def test_overrides_reach_nested_keys(study_of: StudyOf, small_grid: str) -> None:
+    study = study_of(small_grid, ("limit=3", "protocol.likelihood.mc_num=16"))
+    assert cell(study, task="capitals").task.limit == 3
+    assert cell(study, task="capitals").task.protocol.likelihood.mc_num == 16
+
+
+def test_a_task_brings_its_group_metric_and_filter(study_of: StudyOf, small_grid: str) -> None:
+    task = cell(study_of(small_grid), task="sums").task
+    assert (task.group, task.metric, task.filter, task.info.version) == ("math", "exact_match", "strict", "1")
+
+
+BAD_GRIDS = [
+    ("", "the grid is empty"),
+    ("- a\n- b\n", "a grid is a mapping of keys, not a list"),
+    ("name: [", "not valid YAML"),
+    ("name: x\nmodels: [tiny]\n", "tasks: this key is required"),
+    ("name: x\nmodels: []\ntasks: [capitals]\n", "models: the list is empty"),
+    ("name: x\nmodels: [tiny]\ntasks: [capitals]\nmethod: [rtn]\n", "unknown key 'method'; did you mean 'methods'?"),
+    ("name: x\nmodels: [{path: tiny, revison: a}]\ntasks: [capitals]\n", "models[0]: unknown key 'revison'"),
+    ("name: x\nmodels: [tiny]\ntasks: [capitals]\nschemes: [w4]\nmethods: [rtn]\n", "schemes: cannot read scheme 'w4'"),
+    ("name: x\nmodels: [tiny]\ntasks: [capital]\n", "tasks[0]: unknown task 'capital'; did you mean 'capitals'?"),
+    ("name: x\nmodels: [tinny]\ntasks: [capitals]\n", "models[0]: no such model folder"),
+    ("name: x\nmodels: [tiny]\ntasks: [capitals]\nmethods: [rtn]\n", "schemes: the list is empty"),
+    (
+        "name: x\nmodels: [tiny]\ntasks: [capitals]\nschemes: [w8a8]\nmethods: [rtn, gtpq]\n",
+        "methods[1]: unknown method 'gtpq'; did you mean 'gptq'?",
+    ),
+    (
+        "name: x\nmodels: [tiny]\ntasks: [capitals]\nschemes: [w8a8]\nmethods: [{name: rtn, parameters: {symetric: true}}]\n",
+        "methods[0].parameters: unknown parameter 'symetric'; did you mean 'symmetric'?",
+    ),
+    ("name: x\nmodels: [tiny]\ntasks: [capitals]\nschemes: [w8a8]\nmethods: [gptq]\n", "needs calibration data"),
+    (
+        "name: x\nmodels: [tiny]\ntasks: [capitals]\npreset: papre\n",
+        "preset: unknown preset 'papre'; did you mean 'paper'?",
+    ),
+    ("name: x\nmodels: [tiny]\ntasks: [capitals]\nexclude: [{task: sum}]\n", "exclude[0].task: unknown task 'sum'"),
+    ("name: x\nmodels: [tiny]\ntasks: [capitals]\nexclude: [{model: tiny}]\n", "every cell is excluded"),
+    ("name: x\nmodels: [tiny, tiny]\ntasks: [capitals]\n", "models[1]: 'tiny' is there twice"),
+    (
+        "name: x\nmodels: [tiny]\ntasks: [{name: sums, generation: {gen_length: 33}}]\n",
+        "not a multiple of block_length",
+    ),
+    ("name: x\nmodels: [tiny]\ntasks: [{name: capitals, likelihood: {mc_num: 0}}]\n", "likelihood.mc_num"),
+    ("name: a/b\nmodels: [tiny]\ntasks: [capitals]\n", "name: "),
+]
+
+
+@pytest.mark.parametrize(("text", "complaint"), BAD_GRIDS)
+def test_bad_input_names_the_file_the_key_and_what_is_allowed(study_of: StudyOf, text: str, complaint: str) -> None:
+    with pytest.raises(GridError) as error:
+        study_of(text)
+    message = str(error.value)
+    assert complaint in message
+    assert message.startswith(error.value.file)
+    assert "grid.yaml" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_a_missing_grid_file_is_named(tmp_path: Path) -> None:
+    from grids import read_grid
+
+    with pytest.raises(GridError, match="no such grid file"):
+        read_grid(tmp_path / "nowhere.yaml")
