@@ -1,0 +1,205 @@
+"""The tables of the results store: explicit, versioned Arrow schemas.
+
+A column that is not nullable is required in every row. A new column is added as nullable, with the table's version
+raised: files written before it then read as null. A column's name or type never changes its meaning within a table.
+"""
+
+from __future__ import annotations
+
+import datetime
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+Row = Mapping[str, Any]
+
+STATUSES = ("done", "failed")
+_TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+# Where a number came from: enough to run it again and to explain it.
+_PROVENANCE = [
+    _required("qstudy_version", pa.string()),
+    _required("package_versions", pa.string()),  # JSON object: distribution -> version
+    pa.field("git_revision", pa.string()),
+    pa.field("device", pa.string()),
+    _required("seeds", pa.string()),  # JSON
+    _required("config", pa.string()),  # JSON: the full resolved configuration
+    pa.field("host", pa.string()),
+]
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """One table of the store: its name, its version, and its columns (the first is its key)."""
+
+    name: str
+    version: int
+    columns: pa.Schema
+
+    @property
+    def key(self) -> str:
+        """The column that names the file (or the folder) that a row lies in."""
+        return str(self.columns.names[1])
+
+
+def _table(name: str, version: int, columns: list[pa.Field]) -> TableSchema:
+    return TableSchema(name, version, pa.schema([_required("schema_version", pa.int32()), *columns]))
+
+
+VARIANTS = _table(
+    "variants",
+    1,
+    [
+        _required("variant_id", pa.string()),
+        _required("model", pa.string()),
+        _required("method", pa.string()),
+        _required("scheme", pa.string()),
+        pa.field("method_version", pa.int32()),
+        _required("parameters", pa.string()),  # JSON object
+        pa.field("calibration", pa.string()),  # JSON object; null for a method that needs none
+        pa.field("seed", pa.int64()),
+        _required("status", pa.string()),
+        pa.field("failure_kind", pa.string()),
+        pa.field("failure_message", pa.string()),
+        pa.field("num_linears", pa.int32()),
+        pa.field("effective_bits", pa.float64()),
+        pa.field("max_relative_error", pa.float64()),
+        pa.field("audit", pa.string()),  # JSON: one entry per linear
+        pa.field("quantize_seconds", pa.float64()),
+        pa.field("peak_memory_bytes", pa.int64()),
+        _required("created_at", _TIMESTAMP),
+        *_PROVENANCE,
+    ],
+)
+
+# One row per (cell, metric, filter); a failed cell is one row with metric "" and a null value.
+CELLS = _table(
+    "cells",
+    1,
+    [
+        _required("cell_id", pa.string()),
+        _required("variant_id", pa.string()),
+        _required("model", pa.string()),
+        _required("method", pa.string()),
+        _required("scheme", pa.string()),
+        _required("method_label", pa.string()),  # the method with its parameters that are not the defaults
+        _required("task", pa.string()),
+        _required("task_group", pa.string()),
+        pa.field("task_version", pa.string()),
+        pa.field("num_fewshot", pa.int32()),
+        _required("metric", pa.string()),
+        _required("filter", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("stderr", pa.float64()),
+        pa.field("num_items", pa.int64()),
+        pa.field("higher_is_better", pa.bool_()),
+        _required("is_primary", pa.bool_()),  # the metric that tables show
+        _required("status", pa.string()),
+        pa.field("failure_kind", pa.string()),
+        pa.field("failure_message", pa.string()),
+        pa.field("attempts", pa.int32()),
+        pa.field("seconds", pa.float64()),
+        pa.field("num_forwards", pa.int64()),
+        _required("finished_at", _TIMESTAMP),
+        *_PROVENANCE,
+    ],
+)
+
+# One row per request: a likelihood fills `logprob`, a generation fills `response`.
+SAMPLES = _table(
+    "samples",
+    1,
+    [
+        _required("cell_id", pa.string()),
+        _required("request_key", pa.string()),
+        _required("request_index", pa.int64()),
+        pa.field("doc_id", pa.int64()),
+        _required("request_type", pa.string()),
+        pa.field("arguments", pa.string()),  # JSON
+        pa.field("response", pa.string()),
+        pa.field("logprob", pa.float64()),
+        pa.field("num_forwards", pa.int64()),
+        pa.field("batch_index", pa.int32()),
+    ],
+)
+
+# One row per (item, filter, metric): what paired tests and flips are made from.
+SCORES = _table(
+    "scores",
+    1,
+    [
+        _required("cell_id", pa.string()),
+        _required("doc_id", pa.int64()),
+        _required("filter", pa.string()),
+        _required("metric", pa.string()),
+        _required("value", pa.float64()),
+    ],
+)
+
+
+def to_arrow(schema: TableSchema, rows: Sequence[Row]) -> pa.Table:
+    """Rows as an Arrow table of the schema; `schema_version` is filled in.
+
+    Raises ValueError that names table, row and column for an unknown column, a missing required one, or a value that
+    is not of the column's type.
+    """
+    names = schema.columns.names
+    for index, row in enumerate(rows):
+        unknown = sorted(set(row) - set(names))
+        if unknown:
+            raise ValueError(
+                f"{schema.name} row {index}: unknown column {unknown[0]!r}; columns are {', '.join(names)}"
+            )
+    arrays = [pa.array([schema.version] * len(rows), pa.int32())]
+    arrays += [_column(schema, field, rows) for field in list(schema.columns)[1:]]
+    return pa.Table.from_arrays(arrays, schema=schema.columns)
+
+
+def _column(schema: TableSchema, field: pa.Field, rows: Sequence[Row]) -> pa.Array:
+    values = [row.get(field.name) for row in rows]
+    for index, value in enumerate(values):
+        complaint = _complaint(field, value)
+        if complaint:
+            raise ValueError(f"{schema.name} row {index}: column {field.name!r} {complaint}")
+    try:
+        return pa.array(values, type=field.type)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{schema.name}: column {field.name!r} takes {field.type}: {error}") from error
+
+
+def _complaint(field: pa.Field, value: object) -> str | None:
+    """What Arrow itself would let pass: a null in a required column, a cut-off fraction, a time without a zone."""
+    if value is None:
+        return None if field.nullable else "is required"
+    if pa.types.is_integer(field.type) and not isinstance(value, numbers.Integral):
+        return f"takes a whole number, not {value!r}"
+    if isinstance(value, datetime.datetime) and value.tzinfo is None:
+        return f"takes a time with a time zone, not {value!r}"
+    return None
+
+
+def conform(schema: TableSchema, table: pa.Table, *, version: int) -> pa.Table:
+    """A table read from a file, brought to today's columns.
+
+    Columns that a file of an older `version` does not have become null. Raises ValueError where a file of today's
+    version does not have exactly today's columns, or where a value does not fit.
+    """
+    # Fields that older files lack hold nulls, whatever is required today.
+    nullable = pa.schema([field.with_nullable(True) for field in schema.columns])
+    if version == schema.version:
+        if table.schema.names != nullable.names or table.schema.types != nullable.types:
+            raise ValueError(f"its columns are not those of table {schema.name!r}, version {version}")
+        return table.cast(nullable)
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in nullable
+    ]
+    return pa.Table.from_arrays(columns, schema=nullable)

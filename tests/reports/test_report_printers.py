@@ -1,0 +1,218 @@
+"""Printers: text from outside is shown as it is and breaks nothing, marks and notes are where they belong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from reports import Table, build_study_table
+from reports.latex import MAX_ROWS, escape_latex, latex_document, latex_table
+from reports.markdown import escape_markdown, markdown_notes, markdown_table
+from reports.plain_text import one_line
+from reports.terminal import terminal_notes, terminal_table
+from reports.tidy import csv_table, json_table
+
+NASTY = "_a_ a_b % & # $x$ { } ~ ^ \\ < > | ``` [l](u) *b* -- \x1b[31m \x00 \u202egnp.exe é 表 😀\nnew\tline"
+
+
+@pytest.fixture
+def table(cell_row: Any, failed_row: Any) -> Table:
+    """Two models, a moderate and a significant drop, a failure with nasty words."""
+    cells = [
+        cell_row(model="a_model", scheme="fp16", method="none", value=0.8),
+        cell_row(model="a_model", scheme="w8a8", value=0.78),
+        cell_row(model="a_model", scheme="w4a4", value=0.3, method_label="rtn|x"),
+        cell_row(model="a_model", scheme="w4a4", value=0.4, method="gptq", method_label="gptq_5%", variant_id="v5"),
+        cell_row(model="b&c", scheme="fp16", method="none", value=0.8),
+        failed_row(model="b&c", variant_id="v6", failure_message=NASTY),
+    ]
+    return build_study_table(cells)
+
+
+def test_one_line_keeps_letters_and_drops_what_moves_or_colours_text() -> None:
+    shown = one_line(NASTY)
+    assert not re.search(r"[\x00-\x1f\x7f\u202e]", shown)
+    assert "é 表 😀 new line" in shown
+    assert one_line("x" * 100_000, 300) == "x" * 300 + " ... (cut, 100000 characters)"
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("a_b", "a_b"),
+        ("_a_", r"\_a\_"),
+        ("a|b", r"a\|b"),
+        ("a\\|b", r"a\\\|b"),
+        ("<b>&amp;", "&lt;b&gt;&amp;amp;"),
+        ("*x* `y` [l](u) $z$", r"\*x\* \`y\` \[l\](u) \$z\$"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_markdown_text_is_escaped(text: str, escaped: str) -> None:
+    assert escape_markdown(text) == escaped
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("a_b % & # {}", r"a\_b \% \& \# \{\}"),
+        ("$x^2~y$", r"$\$$x\textasciicircum{}2\textasciitilde{}y$\$$"),
+        ("\\input{x}", r"\textbackslash{}input\{x\}"),
+        ("a<b>c|d", r"a\textless{}b\textgreater{}c\textbar{}d"),
+        ("---", r"-{}-{}-"),
+        ("``q''", r"\`{}\`{}q''"),
+        ("é表😀", "é[U+8868][U+1F600]"),
+        ("a\x1b\x00b\nc", "a??b c"),
+    ],
+)
+def test_latex_text_is_escaped(text: str, escaped: str) -> None:
+    assert escape_latex(text) == escaped
+
+
+def _columns(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def test_markdown_table_has_a_column_for_every_cell_and_marks_severity_and_failure(table: Table) -> None:
+    header, rule, *rows = map(_columns, markdown_table(table).splitlines())
+    assert header == ["Model", "Scheme", "Method", "facts", "general drop %"]
+    assert [text.endswith(":") for text in rule] == [False, False, False, True, True]
+    assert rows == [
+        ["a_model", "fp16", "-", "80.0 ± 5.0", ""],
+        ["", "w4a4", "gptq_5%", "40.0 ± 5.0", "-50.0‡"],
+        ["", "", r"rtn\|x", "30.0 ± 5.0", "-62.5‡"],
+        ["", "w8a8", "rtn", "78.0 ± 5.0", "-2.5†"],
+        ["b&amp;c", "fp16", "-", "80.0 ± 5.0", ""],
+        ["", "w4a4", "rtn", r"failed \[1\]", "-"],
+    ]
+
+
+def test_markdown_notes_explain_severity_and_name_the_failed_cell(table: Table) -> None:
+    notes = markdown_notes(table)
+    assert "moderate from 1 % to 4 % with both borders" in notes
+    footnote = notes.splitlines()[-1]
+    assert footnote.startswith(r"- \[1\] failed (oom_gpu): \_a\_ a_b")
+    assert footnote.endswith("(cell `v6-facts`)")
+
+
+def test_latex_table_spans_blocks_with_multirow_and_escapes_labels(table: Table) -> None:
+    text = latex_table(table)
+    for needed in (
+        r"\toprule",
+        r"\bottomrule",
+        r"\multirow{4}{*}{a\_model} & fp16 & -",
+        r"\multirow{2}{*}{w4a4} & gptq\_5\%",
+        r" &  & rtn\textbar{}x & 30.0",
+        r"$-$62.5\rlap{\textsuperscript{$\ddagger$}}",
+        r"$-$2.5\rlap{\textsuperscript{$\dagger$}}",
+        r"b\&c",
+        r"failed\textsuperscript{1}",
+    ):
+        assert needed in text
+    rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows[1:]} == {4}
+    assert text.count("\\midrule") == 2
+    assert text.count("\\cmidrule(l){2-5}") == 3
+
+
+def test_a_long_table_is_set_as_several_floats_cut_between_blocks(cell_row: Any) -> None:
+    cells = [
+        cell_row(scheme=scheme, method=f"m{number:02d}")
+        for scheme in ("w2a16", "w3a16", "w4a16")
+        for number in range(MAX_ROWS // 2 - 2)
+    ]
+    text = latex_table(build_study_table(cells))
+    assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 2
+    first, second = text.split(r"\end{table*}")[:2]
+    assert "w3a16" in first
+    assert "w4a16" not in first
+    assert "w4a16" in second
+    assert "(continued)" in second
+    assert text.count("Severity:") == 1
+    assert sum(text.count(f"& m{number:02d} &") for number in range(MAX_ROWS)) == len(cells)
+
+
+def test_a_block_longer_than_a_page_is_cut(cell_row: Any) -> None:
+    cells = [cell_row(method=f"m{number:03d}") for number in range(2 * MAX_ROWS + 1)]
+    text = latex_table(build_study_table(cells))
+    assert text.count(r"\begin{tabular}") == 3
+    assert len(re.findall(r"& m\d{3} &|& w4a4\} & m\d{3} &", text)) == len(cells)
+
+
+def test_latex_document_is_complete_and_holds_the_bare_table(table: Table) -> None:
+    text = latex_document(table, paragraphs=[("Study a_b.", "50 % done & more")])
+    assert text.startswith("\\documentclass")
+    assert text.rstrip().endswith("\\end{document}")
+    assert latex_table(table) in text
+    assert r"\paragraph{Study a\_b.} 50 \% done \& more" in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_document_compiles_with_nasty_text(table: Table, tmp_path: Path) -> None:
+    (tmp_path / "report.tex").write_text(latex_document(table, paragraphs=[(NASTY, NASTY)]), encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+    assert (tmp_path / "report.pdf").stat().st_size > 1000
+
+
+def _printed(table: Table, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(terminal_table(table, max_width=width))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_terminal_table_shows_numbers_marks_and_notes_as_plain_text(table: Table) -> None:
+    text = _printed(table, 120)
+    for shown in ("a_model", "rtn|x", "30.0 ± 5.0", "-62.5‡", "-2.5†", "failed [1]"):
+        assert shown in text
+    notes = terminal_notes(table)
+    assert notes.startswith("[1] failed (oom_gpu): _a_ a_b % &")
+    assert "\x1b" not in text + notes
+
+
+def test_terminal_table_gives_up_errors_then_tasks_before_it_cuts_a_number(cell_row: Any) -> None:
+    cells = [
+        cell_row(task=f"task_{number}", scheme=scheme, method=method, value=0.5)
+        for number in range(6)
+        for scheme, method in (("fp16", "none"), ("w4a4", "rtn"))
+    ]
+    wide = build_study_table(cells)
+    assert "50.0 ± 5.0" in _printed(wide, 200)
+    without_errors = _printed(wide, 120)
+    assert "±" not in without_errors
+    assert "without standard errors" in without_errors
+    assert "task_5" in without_errors
+    narrow = _printed(wide, 50)
+    assert "drop %" in narrow
+    assert "columns, for want of width" in narrow
+    assert "…" not in narrow
+
+
+def test_csv_has_every_number_in_full(table: Table) -> None:
+    lines = list(csv.DictReader(io.StringIO(csv_table(table))))
+    assert len(lines) == len(table.rows) * len(table.columns)
+    line = next(line for line in lines if line["method"] == "rtn|x" and line["kind"] == "task")
+    assert float(line["value"]) == 30.0
+    assert float(line["drop_percent"]) == pytest.approx(-62.5)
+    assert (line["severity"], line["cell_ids"], line["unit"]) == ("significant", "a_model-rtn|x-w4a4-facts", "percent")
+    failed = next(line for line in lines if line["status"] == "failed")
+    assert failed["value"] == ""
+    assert NASTY in failed["notes"]
+
+
+def test_json_has_the_whole_table(table: Table) -> None:
+    read = json.loads(json_table(table, {"study": "s"}))
+    assert read["study"] == "s"
+    assert read["table"]["rows"][2]["cells"][0]["value"] == 30.0
+    assert read["table"]["footnotes"][0]["text"].endswith(NASTY)

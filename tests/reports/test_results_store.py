@@ -1,0 +1,298 @@
+"""The results store: what is written comes back, and only complete, known files count."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reports import CELLS, NewerSchemaError, ResultStore
+
+
+def test_opening_and_reading_a_store_writes_nothing(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path / "study")
+    assert store.cells() == []
+    assert store.variants() == []
+    assert store.variant("v1") is None
+    assert store.samples("c1") == []
+    assert store.scores("c1") == []
+    assert store.num_samples("c1") == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cell_comes_back_as_it_was_recorded(tmp_path: Path, cell_row: Any) -> None:
+    rows = [cell_row(cell_id="c1", metric="f1", is_primary=False, value=1 / 3, stderr=None), cell_row(cell_id="c1")]
+    ResultStore(tmp_path).record_cell(rows)
+    read = ResultStore(tmp_path).cell("c1")
+    assert [row["metric"] for row in read] == ["acc", "f1"]
+    for row, recorded in zip(read, reversed(rows), strict=True):
+        assert row.pop("schema_version") == CELLS.version
+        assert {name: row[name] for name in recorded} == recorded
+        assert all(row[name] is None for name in set(row) - set(recorded))
+
+
+def test_a_variant_comes_back_as_it_was_recorded_and_the_later_record_counts(tmp_path: Path, variant_row: Any) -> None:
+    store = ResultStore(tmp_path)
+    store.record_variant(variant_row(status="failed", failure_kind="audit", failure_message="a linear was left out"))
+    store.record_variant(variant_row(effective_bits=4.5))
+    row = variant_row(effective_bits=4.5)
+    assert [{name: read[name] for name in row} for read in ResultStore(tmp_path).variants()] == [row]
+    assert store.variant("v1") == store.variants()[0]
+
+
+def test_a_cell_recorded_again_takes_the_place_of_its_failure(tmp_path: Path, cell_row: Any, failed_row: Any) -> None:
+    store = ResultStore(tmp_path)
+    store.record_cell([failed_row(cell_id="c1")])
+    assert [(row["status"], row["value"]) for row in store.cells()] == [("failed", None)]
+    store.record_cell([cell_row(cell_id="c1"), cell_row(cell_id="c1", filter="strict", is_primary=False)])
+    assert [(row["status"], row["filter"]) for row in store.cells()] == [("done", "none"), ("done", "strict")]
+
+
+def test_samples_of_several_appends_and_runs_come_back_once_each_in_request_order(
+    tmp_path: Path, sample_row: Any
+) -> None:
+    store = ResultStore(tmp_path)
+    store.append_samples("c1", [sample_row(3), sample_row(1)])
+    store.append_samples("c1", [])
+    store.append_samples("c2", [sample_row(0, response="other cell")])
+    # A second run of the same command appends to the same folder.
+    resumed = ResultStore(tmp_path)
+    resumed.append_samples("c1", [sample_row(0), sample_row(1, logprob=-9.0)])
+    read = resumed.samples("c1")
+    assert [(row["request_index"], row["logprob"]) for row in read] == [(0, 0.0), (1, -9.0), (3, -1.5)]
+    assert {row["cell_id"] for row in read} == {"c1"}
+    assert resumed.num_samples("c1") == 3
+    assert len(list((tmp_path / "results/samples/c1").iterdir())) == 2
+
+
+def test_two_items_with_the_same_request_are_two_samples(tmp_path: Path, sample_row: Any) -> None:
+    store = ResultStore(tmp_path)
+    store.append_samples("c1", [sample_row(0, request_key="same"), sample_row(1, request_key="same")])
+    assert store.num_samples("c1") == 2
+
+
+def test_samples_keep_any_text_of_a_model(tmp_path: Path, sample_row: Any) -> None:
+    text = "line\nline\x00\x1b[31m | \\ 表 😀 \u202e" + "x" * 100_000
+    store = ResultStore(tmp_path)
+    store.append_samples("c1", [sample_row(0, response=text, logprob=None, request_type="generate_until")])
+    assert store.samples("c1")[0]["response"] == text
+    assert store.samples("c1")[0]["logprob"] is None
+
+
+def test_scores_are_replaced_as_a_whole(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    score = {"filter": "none", "metric": "acc", "value": 1.0}
+    store.record_scores("c1", [{"doc_id": 0, **score}, {"doc_id": 1, **score}])
+    store.record_scores("c1", [{"doc_id": 7, **score}])
+    assert [(row["cell_id"], row["doc_id"], row["value"]) for row in store.scores("c1")] == [("c1", 7, 1.0)]
+    store.record_scores("c1", [])
+    assert store.scores("c1") == []
+    assert store.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bits": 4}, "unknown column 'bits'"),
+        ({"model": None}, "'model' is required"),
+        ({"stderr": "N/A"}, "'stderr' takes double"),
+        ({"num_items": 1.5}, "'num_items' takes a whole number"),
+        ({"config": {"mc_num": 8}}, "'config' takes string"),
+        ({"finished_at": datetime(2026, 1, 2)}, "'finished_at' takes a time with a time zone"),
+        ({"status": "stale"}, "'stale' is not one of done, failed"),
+        ({"value": None}, "has a metric and a value"),
+        ({"failure_kind": "error"}, "has a failure_kind"),
+        ({"cell_id": "../outside"}, "cannot name a file"),
+        ({"cell_id": ".tmp-1"}, "cannot name a file"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_refused_and_nothing_is_written(
+    tmp_path: Path, cell_row: Any, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ResultStore(tmp_path).record_cell([cell_row(**{"cell_id": "c1", **changes})])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_do_not_make_one_cell_are_refused(tmp_path: Path, cell_row: Any, failed_row: Any) -> None:
+    store = ResultStore(tmp_path)
+    done = cell_row(cell_id="c1")
+    for rows, message in [
+        ([], "one or more rows"),
+        ([done, cell_row(cell_id="c2", metric="f1")], "rows of its own"),
+        ([done, done], "twice"),
+        ([done, cell_row(cell_id="c1", metric="f1")], "more than one primary"),
+        ([done, failed_row(cell_id="c1")], "failed cell c1 has one row"),
+        ([failed_row(cell_id="c1", value=0.0)], "failed cell c1 has one row"),
+        ([failed_row(cell_id="c1", failure_kind=None)], "has a failure_kind"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            store.record_cell(rows)
+    with pytest.raises(ValueError, match="of cell 'c2'"):
+        store.append_samples("c1", [{"cell_id": "c2"}])
+
+
+def test_a_kill_between_writing_and_renaming_leaves_no_visible_row(
+    tmp_path: Path, cell_row: Any, sample_row: Any
+) -> None:
+    store = ResultStore(tmp_path)
+    store.record_cell([cell_row(cell_id="c1", value=0.25)])
+    store.append_samples("c1", [sample_row(0)])
+    killed = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        from pathlib import Path
+        from reports import ResultStore
+        store = ResultStore(Path({str(tmp_path)!r}))
+        row = dict(store.cell("c1")[0], value=0.75); row.pop("schema_version")
+        sample = dict(store.samples("c1")[0], request_index=1); sample.pop("schema_version")
+        os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+        store.record_cell([row]) if sys.argv[1] == "cell" else store.append_samples("c1", [sample])
+        """
+    )
+    for what in ("cell", "samples"):
+        assert subprocess.run([sys.executable, "-c", killed, what], check=False).returncode == -9
+    left = sorted(path.name for path in tmp_path.rglob(".tmp-*"))
+    assert len(left) == 2
+    after = ResultStore(tmp_path)
+    assert [row["value"] for row in after.cells()] == [0.25]
+    assert after.num_samples("c1") == 1
+    assert after.warnings == []
+
+
+def test_a_failed_write_leaves_no_temporary_file(
+    tmp_path: Path, cell_row: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("reports.store.os.replace", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        ResultStore(tmp_path).record_cell([cell_row(cell_id="c1")])
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def _record_two_cells(study_dir: Path, cell_row: Any) -> Path:
+    store = ResultStore(study_dir)
+    store.record_cell([cell_row(cell_id="c1", value=0.25)])
+    store.record_cell([cell_row(cell_id="c2", value=0.75)])
+    return study_dir / "results/cells/c2.parquet"
+
+
+@pytest.mark.parametrize(
+    "damage", ["empty", "cut", "flipped", "not parquet", "other table", "other cell", "other type"]
+)
+def test_a_damaged_or_foreign_file_is_set_aside_and_reported(
+    tmp_path: Path, cell_row: Any, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _record_two_cells(tmp_path, cell_row)
+    content = path.read_bytes()
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        path.write_bytes(content[:40] + bytes([content[40] ^ 0xFF]) + content[41:])
+    elif damage == "not parquet":
+        path.write_text("model,value\ntiny,0.5\n")
+    elif damage == "other table":
+        pq.write_table(pa.table({"a": [1]}), path)
+    elif damage == "other cell":
+        path.write_bytes((path.parent / "c1.parquet").read_bytes())
+    else:
+        table = pq.read_table(path)
+        index = table.schema.get_field_index("value")
+        pq.write_table(table.set_column(index, "value", table["value"].cast(pa.float32())), path)
+    store = ResultStore(tmp_path)
+    assert [row["cell_id"] for row in store.cells()] == ["c1"]
+    assert [(row["cell_id"], row["value"]) for row in store.cells()] == [("c1", 0.25)]
+    assert len(store.warnings) == 1
+    assert str(path) in store.warnings[0]
+    assert "c2.parquet.damaged" in store.warnings[0]
+    assert store.warnings[0] in caplog.text
+    assert not path.exists()
+    assert [file.name for file in ResultStore(tmp_path).files_set_aside()] == ["c2.parquet.damaged"]
+
+
+def test_no_flipped_byte_changes_a_number_unnoticed(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    store.record_scores("c1", [{"doc_id": 1, "filter": "none", "metric": "acc", "value": 0.123456789}])
+    sound = store.scores("c1")
+    path = tmp_path / "results/scores/c1.parquet"
+    content = path.read_bytes()
+    num_noticed = 0
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x40]) + content[place + 1 :])
+        try:
+            rows = store.scores("c1")
+        except NewerSchemaError:
+            continue
+        assert rows in ([], sound)
+        num_noticed += rows == []
+    assert num_noticed > 10
+
+
+def test_damaged_files_of_the_same_name_are_all_kept(tmp_path: Path, cell_row: Any) -> None:
+    path = _record_two_cells(tmp_path, cell_row)
+    for content in (b"first", b"second"):
+        path.write_bytes(content)
+        assert len(ResultStore(tmp_path).cells()) == 1
+    assert sorted(file.read_bytes() for file in ResultStore(tmp_path).files_set_aside()) == [b"first", b"second"]
+
+
+def test_a_damaged_batch_of_samples_costs_only_itself(tmp_path: Path, sample_row: Any) -> None:
+    store = ResultStore(tmp_path)
+    for index in range(3):
+        store.append_samples("c1", [sample_row(index)])
+    damaged = sorted((tmp_path / "results/samples/c1").iterdir())[1]
+    damaged.write_bytes(b"PAR1")
+    resumed = ResultStore(tmp_path)
+    assert [row["request_index"] for row in resumed.samples("c1")] == [0, 2]
+    resumed.append_samples("c1", [sample_row(1)])
+    assert [row["request_index"] for row in resumed.samples("c1")] == [0, 1, 2]
+
+
+def _write_with_version(path: Path, version: int, *, without: str | None = None) -> None:
+    table = pq.read_table(path)
+    table = table.set_column(0, "schema_version", pa.array([version] * len(table), pa.int32()))
+    pq.write_table(table.drop_columns([without]) if without else table, path)
+
+
+def test_a_file_of_a_newer_schema_is_refused_by_name_and_left_alone(tmp_path: Path, cell_row: Any) -> None:
+    path = _record_two_cells(tmp_path, cell_row)
+    _write_with_version(path, CELLS.version + 1)
+    with pytest.raises(NewerSchemaError, match=rf"c2\.parquet: schema version {CELLS.version + 1} .* newer"):
+        ResultStore(tmp_path).cells()
+    assert path.exists()
+
+
+def test_columns_that_an_older_file_does_not_have_are_read_as_null(tmp_path: Path, cell_row: Any) -> None:
+    path = _record_two_cells(tmp_path, cell_row)
+    _write_with_version(path, CELLS.version - 1, without="num_forwards")
+    store = ResultStore(tmp_path)
+    assert [(row["value"], row["num_forwards"]) for row in store.cells()] == [(0.25, 10), (0.75, None)]
+    assert store.warnings == []
+
+
+def test_a_missing_column_in_a_file_of_todays_version_is_damage(tmp_path: Path, cell_row: Any) -> None:
+    path = _record_two_cells(tmp_path, cell_row)
+    _write_with_version(path, CELLS.version, without="num_forwards")
+    store = ResultStore(tmp_path)
+    assert [row["cell_id"] for row in store.cells()] == ["c1"]
+    assert len(store.warnings) == 1
+
+
+def test_every_table_carries_its_version(tmp_path: Path, cell_row: Any) -> None:
+    path = _record_two_cells(tmp_path, cell_row)
+    schema = pq.read_schema(path)
+    assert schema.names[0] == "schema_version"
+    assert schema.field("schema_version").type == pa.int32()
+    assert schema.equals(CELLS.columns)
+    assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
