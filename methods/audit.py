@@ -24,8 +24,12 @@ class AuditError(RuntimeError):
     """The model is not what its label says; `findings` are all the reasons."""
 
     def __init__(self, scheme: Scheme, findings: list[str]) -> None:
-        self.findings = tuple(findings)
-        super().__init__(f"the model is not {scheme}:\n" + "\n".join(f"- {finding}" for finding in findings))
+        # Both stay the exception's arguments, so that it can be pickled on its way from a worker to the driver.
+        super().__init__(scheme, findings)
+        self.scheme, self.findings = scheme, tuple(findings)
+
+    def __str__(self) -> str:
+        return f"the model is not {self.scheme}:\n" + "\n".join(f"- {finding}" for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,8 @@ _PADDING = 3
 def terminal_table(table: Table, *, max_width: int | None = None) -> RichTable:
     """The table for a rich console, made to fit `max_width` characters.
 
-    What does not fit is left out, standard errors first, then columns (tasks before averages and drops); the caption
-    says so.
+    What does not fit is left out, standard errors first, then columns (tasks that an average sums up, then drops); the
+    caption says so.
     """
     with_stderr = max_width is None or _width(table, range(len(table.columns)), with_stderr=True) <= max_width
     shown = _fitting(table, max_width, with_stderr=with_stderr)
@@ -77,10 +77,14 @@ def _styled(cell: TableCell, column: Column, *, with_stderr: bool) -> Text:
 def _fitting(table: Table, max_width: int | None, *, with_stderr: bool) -> list[int]:
     """The columns to show: all that fit, the more summary ones first; at least one."""
     columns = table.columns
-    order = sorted(
-        range(len(columns)),
-        key=lambda index: (columns[index].kind == "task", -len(columns[index].tasks), columns[index].kind != "drop"),
-    )
+    averaged = {column.group for column in columns if column.kind == "average"}
+
+    def rank(index: int) -> tuple[bool, int, bool]:
+        # A task that no average of its group sums up is a summary itself; a drop says less than its score.
+        column = columns[index]
+        return column.kind == "task" and column.group in averaged, -len(column.tasks), column.kind == "drop"
+
+    order = sorted(range(len(columns)), key=rank)
     shown: list[int] = []
     for index in order:
         if not shown or max_width is None or _width(table, [*shown, index], with_stderr=with_stderr) <= max_width:

@@ -1,0 +1,317 @@
+"""DiffusionLM alone with lm-eval on local tasks, and the two methods that a worker calls."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import pytest
+from lm_eval.api.instance import Instance
+from lm_eval.tasks import TaskManager
+
+from grids.protocol import LikelihoodSettings, Protocol
+from workers.likelihood import conditional_log_likelihood
+from workers.lm import DiffusionLM, request_key
+from workers.models import LoadedModel
+from workers.samplers import generate
+
+EOS, BOS, END_OF_TURN = 257, 258, 259
+MakeLoaded = Callable[..., LoadedModel]
+PROTOCOL = Protocol.model_validate(
+    {
+        "likelihood": {"mc_num": 4, "strata": 2},
+        "generation": {"gen_length": 8, "steps": 8, "llada": {"block_length": 4}},
+    }
+)
+DOCUMENTS = [
+    {"question": "Red or blue?", "choices": ["red", "blue"], "label": 0, "answer": "red"},
+    {"question": "Up?", "choices": ["up", "down"], "label": 1, "answer": "down"},
+    {"question": "A long question, is it?", "choices": ["yes", "no"], "label": 1, "answer": "no"},
+]
+CHOICE = """
+task: choice
+dataset_path: json
+dataset_kwargs: {data_files: {test: DATA}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: choices
+doc_to_target: label
+metric_list: [{metric: acc}, {metric: acc_norm}]
+metadata: {version: 1}
+"""
+WRITE = """
+task: write
+dataset_path: json
+dataset_kwargs: {data_files: {test: DATA}}
+test_split: test
+output_type: generate_until
+doc_to_text: "Q: {{question}} A:"
+doc_to_target: answer
+generation_kwargs: {until: ["\\n"], do_sample: false, max_gen_toks: 3}
+metric_list: [{metric: exact_match}]
+metadata: {version: 1}
+"""
+
+
+class ScriptedTokens:
+    """Stands in for the sampler: every answer is these tokens."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tokens: list[int]) -> None:
+        self.prompts: list[list[int]] = []
+        self.tokens = tokens
+        monkeypatch.setattr("workers.lm.generate", self)
+
+    def __call__(self, loaded: LoadedModel, prompts: Any, settings: Any, keys: Any, seed: int) -> list[list[int]]:
+        self.prompts += [list(prompt) for prompt in prompts]
+        return [self.tokens for _ in prompts]
+
+
+@pytest.fixture
+def task_manager(tmp_path: Path) -> TaskManager:
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(json.dumps(document) for document in DOCUMENTS))
+    for name, text in (("choice", CHOICE), ("write", WRITE)):
+        (tmp_path / f"{name}.yaml").write_text(text.replace("DATA", str(data)))
+    return TaskManager(include_path=str(tmp_path), include_defaults=False)
+
+
+def evaluate(lm: DiffusionLM, task_manager: TaskManager, task: str, **options: Any) -> list[dict[str, Any]]:
+    """The samples of a task, in the order of its documents."""
+    results = lm_eval.simple_evaluate(
+        model=lm, tasks=[task], task_manager=task_manager, log_samples=True, bootstrap_iters=0, **options
+    )
+    assert results is not None
+    return sorted(results["samples"][task], key=lambda sample: sample["doc_id"])
+
+
+def arguments_of(sample: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """The requests behind a logged sample."""
+    return [tuple(arguments) for arguments in sample["arguments"]]
+
+
+@pytest.mark.parametrize("family", ["llada", "dream", "causal"])
+def test_lm_eval_gets_the_likelihoods_that_a_worker_gets(
+    family: str, make_loaded: MakeLoaded, task_manager: TaskManager
+) -> None:
+    lm = DiffusionLM(make_loaded(family), PROTOCOL, seed=3)
+    samples = evaluate(lm, task_manager, "choice")
+    assert len(samples) == 3
+    requests = [(context, continuation) for sample in samples for context, continuation in arguments_of(sample)]
+    logged = [logprob for sample in samples for ((logprob, greedy),) in sample["resps"] if greedy is False]
+    assert logged == lm.answer_likelihoods(requests)
+    assert len(set(logged)) == 6
+    # In another order and in other company, the same.
+    again = DiffusionLM(lm.loaded, PROTOCOL, seed=3)
+    assert [again.answer_likelihoods([request])[0] for request in reversed(requests)] == logged[::-1]
+
+
+@pytest.mark.parametrize("family", ["llada", "dream", "causal"])
+def test_lm_eval_gets_the_answers_that_a_worker_gets(
+    family: str, make_loaded: MakeLoaded, task_manager: TaskManager
+) -> None:
+    lm = DiffusionLM(make_loaded(family), PROTOCOL, seed=3, batch_size=2)
+    samples = evaluate(lm, task_manager, "write")
+    requests = [(context, gen_kwargs) for sample in samples for context, gen_kwargs in arguments_of(sample)]
+    logged = [sample["resps"][0][0] for sample in samples]
+    assert logged == lm.answer_generations(requests)
+    assert logged == [lm.answer_generations([request])[0] for request in requests]
+
+
+def test_chat_templates_reach_the_prompt(make_loaded: MakeLoaded, task_manager: TaskManager) -> None:
+    lm = DiffusionLM(make_loaded("llada"), PROTOCOL)
+    (context, _), *_ = arguments_of(evaluate(lm, task_manager, "write", apply_chat_template=True)[1])
+    assert context == "<|bos|>user: Q: Up? A:<|eot_id|>assistant: "
+    # The template wrote BOS already.
+    assert lm.tok_encode(context).count(BOS) == 1
+    prefill = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "```python"}]
+    assert lm.apply_chat_template(prefill, add_generation_prompt=False).endswith("assistant: ```python")
+    assert lm.tokenizer_name == str(lm.tokenizer.name_or_path)
+
+
+def test_a_tokenizer_without_a_chat_template_says_so(make_loaded: MakeLoaded) -> None:
+    lm = DiffusionLM(make_loaded("llada"), PROTOCOL)
+    lm.tokenizer.chat_template = None
+    with pytest.raises(ValueError, match="has no chat template"):
+        lm.apply_chat_template([{"role": "user", "content": "Hi"}])
+
+
+def test_the_request_key_is_the_hash_of_the_content() -> None:
+    key = request_key("loglikelihood", ("context", " target"))
+    # Golden: every draw of every study hangs on it.
+    assert key == "eabf5e9417205a6a2bb58491a6361099a3007fd14e530999c6bb4bd7eac7e462"
+    assert (
+        key
+        == request_key("loglikelihood", ["context", " target"])
+        == DiffusionLM.request_key("loglikelihood", ("context", " target"))
+    )
+    assert key != request_key("loglikelihood", ("context ", "target"))
+    assert key != request_key("generate_until", ("context", " target"))
+    assert request_key("generate_until", ("c", {"until": ["a"], "b": 1})) == request_key(
+        "generate_until", ("c", {"b": 1, "until": ["a"]})
+    )
+
+
+def test_the_key_of_a_request_is_what_its_draws_hang_on(make_loaded: MakeLoaded) -> None:
+    loaded = make_loaded("llada")
+    lm = DiffusionLM(loaded, PROTOCOL, seed=9)
+    request = ("Red or blue?", " red")
+    by_hand = conditional_log_likelihood(
+        loaded,
+        loaded.tokenizer("Red or blue?")["input_ids"],
+        loaded.tokenizer(" red")["input_ids"],
+        PROTOCOL.likelihood,
+        request_key("loglikelihood", request),
+        9,
+    )
+    assert lm.answer_likelihoods([request]) == [by_hand]
+    assert DiffusionLM(loaded, PROTOCOL, seed=8).answer_likelihoods([request]) != [by_hand]
+    answer = generate(
+        loaded,
+        [loaded.tokenizer("Red")["input_ids"]],
+        PROTOCOL.generation,
+        [request_key("generate_until", ("Red", {}))],
+        9,
+    )
+    ends = [i for i, token in enumerate(answer[0]) if token in (EOS, END_OF_TURN)] + [8]
+    decoded = loaded.tokenizer.decode(answer[0][: ends[0]], skip_special_tokens=True)
+    assert lm.answer_generations([("Red", {})]) == [decoded]
+
+
+def test_spaces_at_the_end_of_the_context_belong_to_the_continuation(make_loaded: MakeLoaded) -> None:
+    lm = DiffusionLM(make_loaded("causal"), PROTOCOL)
+    moved, plain = lm.answer_likelihoods([("Red or ", "blue"), ("Red or", " blue")])
+    assert moved == plain
+
+
+def test_dreams_prompts_begin_with_bos_and_lladas_do_not(
+    make_loaded: MakeLoaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = ScriptedTokens(monkeypatch, [65])
+    for family in ("llada", "dream"):
+        DiffusionLM(make_loaded(family), PROTOCOL).answer_generations([("AB", {}), ("<|bos|>AB", {})])
+    letters = sampler.prompts[0]
+    assert len(letters) == 2
+    assert sampler.prompts == [letters, [BOS, *letters], [BOS, *letters], [BOS, *letters]]
+
+
+def test_dreams_likelihood_is_conditioned_on_bos(make_loaded: MakeLoaded) -> None:
+    loaded = make_loaded("dream")
+    ids = loaded.tokenizer("A")["input_ids"]
+    key = request_key("loglikelihood", ("A", "B"))
+    target = loaded.tokenizer("B")["input_ids"]
+    expected = conditional_log_likelihood(loaded, [BOS, *ids], target, PROTOCOL.likelihood, key, 0)
+    assert DiffusionLM(loaded, PROTOCOL).answer_likelihoods([("A", "B")]) == [expected]
+
+
+@pytest.mark.parametrize("family", ["llada", "dream", "causal"])
+def test_an_empty_context_is_the_prefix_token(family: str, make_loaded: MakeLoaded) -> None:
+    lm = DiffusionLM(make_loaded(family), PROTOCOL)
+    target = lm.tok_encode("red")
+    key = request_key("loglikelihood", ("", "red"))
+    expected = conditional_log_likelihood(lm.loaded, [BOS], target, PROTOCOL.likelihood, key, 0)
+    assert lm.answer_likelihoods([("", "red")]) == [expected]
+    assert len(lm.answer_generations([("", {})])) == 1
+
+
+def bytes_of(lm: DiffusionLM, text: str) -> list[int]:
+    return lm.tok_encode(text, add_special_tokens=False)
+
+
+@pytest.mark.parametrize(
+    ("gen_kwargs", "eos_ends_answer", "expected"),
+    [
+        ({}, True, "one. two"),
+        ({}, False, "one. two\nthree four"),
+        ({"until": ["\n"]}, False, "one. two"),
+        ({"until": "."}, True, "one"),
+        ({"until": ["two", ".", ""]}, True, "one"),
+        ({"until": ["never"]}, True, "one. two"),
+        ({"until": ["<|eot_id|>"]}, False, "one. two\nthree"),
+        ({"until": None, "max_gen_toks": 1, "do_sample": True, "temperature": 2.0}, True, "one. two"),
+    ],
+)
+def test_the_answer_ends_at_the_first_end_token_or_stop_string(
+    gen_kwargs: dict[str, Any],
+    eos_ends_answer: bool,
+    expected: str,
+    make_loaded: MakeLoaded,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generation = PROTOCOL.generation.model_copy(update={"eos_ends_answer": eos_ends_answer})
+    lm = DiffusionLM(make_loaded("llada"), PROTOCOL.model_copy(update={"generation": generation}))
+    text = [*bytes_of(lm, "one. two"), EOS, *bytes_of(lm, "\nthree"), END_OF_TURN, *bytes_of(lm, " four")]
+    ScriptedTokens(monkeypatch, text)
+    assert lm.answer_generations([("Q", gen_kwargs)]) == [expected]
+
+
+def test_long_prompts_are_cut_on_the_left_and_that_is_said_once(
+    make_loaded: MakeLoaded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sampler = ScriptedTokens(monkeypatch, [65])
+    lm = DiffusionLM(make_loaded("llada", max_length=20), PROTOCOL)
+    with caplog.at_level(logging.WARNING, logger="workers.lm"):
+        lm.answer_generations([("abcdefghijklmnopqrstuvwxyz", {}), ("0123456789abcdefghij", {})])
+    assert sampler.prompts == [bytes_of(lm, "opqrstuvwxyz"), bytes_of(lm, "89abcdefghij")]
+    assert [record.getMessage() for record in caplog.records] == [
+        "prompts longer than 12 tokens are cut on the left (this one has 26; 8 tokens follow it)"
+    ]
+
+
+def test_an_answer_that_is_longer_than_the_model_is_refused(make_loaded: MakeLoaded) -> None:
+    lm = DiffusionLM(make_loaded("llada", max_length=8), PROTOCOL)
+    with pytest.raises(ValueError, match="8 tokens after the prompt leave no room in the model's 8"):
+        lm.answer_generations([("Q", {})])
+
+
+@pytest.mark.parametrize("family", ["llada", "dream", "causal"])
+def test_the_greedy_flag_is_computed_only_when_asked(family: str, make_loaded: MakeLoaded) -> None:
+    loaded = make_loaded(family)
+    x, y = loaded.tokenizer("xy")["input_ids"]
+    # Opposite rows for x and y, zeros for the rest: the best token is always one of the two.
+    head: Any = loaded.model.get_submodule("lm_head")
+    head.weight.data[y] = -head.weight.data[x]
+    head.weight.data[[token for token in range(len(head.weight)) if token not in (x, y)]] = 0
+    requests = [Instance("loglikelihood", {}, ("Q", text), 0) for text in ("x", "y", "z")]
+    lm = DiffusionLM(loaded, PROTOCOL)
+    assert [greedy for _, greedy in lm.loglikelihood(requests)] == [False] * 3
+    cost = lm.num_forwards
+    asked = DiffusionLM(loaded, PROTOCOL, greedy=True)
+    answers = asked.loglikelihood(requests)
+    assert [greedy for _, greedy in answers] in ([True, False, False], [False, True, False])
+    assert [logprob for logprob, _ in answers] == lm.answer_likelihoods([request.args for request in requests])
+    assert asked.num_forwards == 2 * cost + 3
+
+
+@pytest.mark.parametrize("family", ["llada", "dream"])
+def test_rolling_likelihood_is_refused_for_a_diffusion_model(family: str, make_loaded: MakeLoaded) -> None:
+    lm = DiffusionLM(make_loaded(family), PROTOCOL)
+    with pytest.raises(ValueError, match=f"needs a causal model: a {family} model gives no left-to-right likelihood"):
+        lm.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, ("a text",), 0)])
+
+
+def test_rolling_likelihood_of_a_causal_model_is_the_sum_over_its_windows(make_loaded: MakeLoaded) -> None:
+    lm = DiffusionLM(make_loaded("causal", max_length=16), PROTOCOL)
+    short = Instance("loglikelihood_rolling", {}, ("a text",), 0)
+    settings = LikelihoodSettings()
+    whole = conditional_log_likelihood(lm.loaded, [BOS], bytes_of(lm, "a text"), settings, "", 0)
+    assert lm.loglikelihood_rolling([short]) == pytest.approx([whole], rel=1e-6)
+    # 20 tokens: 15 after BOS, then the last 5 with as much context as fits.
+    ids = bytes_of(lm, "abcdefghijklmnopqrst")
+    first = conditional_log_likelihood(lm.loaded, [BOS], ids[:15], settings, "", 0)
+    second = conditional_log_likelihood(lm.loaded, ids[4:15], ids[15:], settings, "", 0)
+    long = Instance("loglikelihood_rolling", {}, ("abcdefghijklmnopqrst",), 0)
+    assert lm.loglikelihood_rolling([long]) == pytest.approx([first + second], rel=1e-6)
+
+
+def test_forwards_are_counted_per_lm(make_loaded: MakeLoaded) -> None:
+    loaded = make_loaded("llada")
+    first = DiffusionLM(loaded, PROTOCOL)
+    first.answer_likelihoods([("Q", "a"), ("Q", "b")])
+    second = DiffusionLM(loaded, PROTOCOL)
+    second.answer_generations([("Q", {}), ("R", {})])
+    assert (second.num_forwards, first.num_forwards) == (8, 10)

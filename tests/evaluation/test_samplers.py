@@ -1,0 +1,277 @@
+"""The samplers against slow transcriptions of their description, and what must hold for every answer."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from grids.protocol import GenerationSettings
+from tests.evaluation import slow_samplers
+from workers.models import LoadedModel
+from workers.samplers import generate
+from workers.samplers.dream import commit_counts as dream_commit_counts
+from workers.samplers.llada import commit_counts as llada_commit_counts
+
+MASK, EOS = 256, 257
+PROMPTS = [[72, 101, 108, 108, 111], [5, 6], [9, 8, 7, 200, 100, 50, 25, 12]]
+KEYS = ["first", "second", "third"]
+MakeLoaded = Callable[..., LoadedModel]
+
+
+def settings_of(gen_length: int = 12, steps: int = 12, temperature: float = 0.0, **sampler: Any) -> GenerationSettings:
+    family = "llada" if {"block_length", "remasking"} & set(sampler) else "dream"
+    values = {"gen_length": gen_length, "steps": steps, "temperature": temperature, family: sampler}
+    return GenerationSettings.model_validate(values)
+
+
+def float64_rows(loaded: LoadedModel) -> slow_samplers.Logits:
+    """Row i for token i, from the model in float64."""
+    model: Any = loaded.model.double()
+    shift = 1 if loaded.family == "dream" else 0
+
+    @torch.no_grad()
+    def rows(ids: list[int]) -> list[list[float]]:
+        logits = model(input_ids=torch.tensor([ids])).logits[0].tolist()
+        return [logits[max(i - shift, 0)] for i in range(len(ids))]
+
+    return rows
+
+
+def uniforms_of(key: str, seed: int) -> slow_samplers.Uniforms:
+    """The random numbers of a request, from the rule that keys them."""
+
+    def uniforms(purpose: str, step: int, shape: tuple[int, ...]) -> Any:
+        digest = hashlib.sha256(f"{seed}\0{key}/{purpose}\0{step}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+        return torch.rand(shape, dtype=torch.float64, generator=generator).tolist()
+
+    return uniforms
+
+
+def states_of(loaded: LoadedModel) -> list[torch.Tensor]:
+    """Every canvas that the model sees from now on."""
+    seen: list[torch.Tensor] = []
+    loaded.model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["input_ids"].clone()), with_kwargs=True
+    )
+    return seen
+
+
+LLADA = {
+    "one token a step": settings_of(block_length=4),
+    "two tokens a step": settings_of(steps=6, block_length=12),
+    "a remainder": settings_of(steps=9, block_length=4),
+    "idle steps": settings_of(steps=18, block_length=4),
+    "random remasking": settings_of(block_length=6, remasking="random"),
+    "temperature": settings_of(block_length=4, temperature=0.7),
+    "temperature, random remasking": settings_of(block_length=4, temperature=1.5, remasking="random"),
+}
+DREAM = {
+    "entropy": settings_of(algorithm="entropy"),
+    "maskgit_plus": settings_of(steps=5, algorithm="maskgit_plus"),
+    "topk_margin": settings_of(steps=7, algorithm="topk_margin"),
+    "origin": settings_of(algorithm="origin"),
+    "idle steps": settings_of(steps=40, algorithm="entropy"),
+    "filters act at temperature 0": settings_of(algorithm="entropy", top_p=0.8, top_k=5),
+    "top p": settings_of(algorithm="maskgit_plus", temperature=0.9, top_p=0.7),
+    "top k": settings_of(algorithm="topk_margin", temperature=0.9, top_k=3),
+    "temperature": settings_of(algorithm="entropy", temperature=1.3),
+    "origin, temperature": settings_of(steps=6, algorithm="origin", temperature=0.5),
+    "positions drawn": settings_of(algorithm="maskgit_plus", alg_temp=0.4),
+    "everything": settings_of(steps=6, algorithm="entropy", temperature=0.8, top_p=0.9, top_k=40, alg_temp=0.2),
+}
+
+
+@pytest.mark.parametrize("name", LLADA)
+def test_llada_writes_what_the_slow_transcription_writes(name: str, make_loaded: MakeLoaded) -> None:
+    settings, loaded = LLADA[name], make_loaded("llada", scale=0.3)
+    batch = generate(loaded, PROMPTS, settings, KEYS, 11)
+    rows = float64_rows(loaded)
+    for prompt, key, answer in zip(PROMPTS, KEYS, batch, strict=True):
+        expected = slow_samplers.llada(
+            rows,
+            uniforms_of(key, 11),
+            prompt,
+            mask=MASK,
+            gen_length=settings.gen_length,
+            steps=settings.steps,
+            temperature=settings.temperature,
+            **settings.llada.model_dump(),
+        )
+        assert answer == expected
+
+
+@pytest.mark.parametrize("name", DREAM)
+def test_dream_writes_what_the_slow_transcription_writes(name: str, make_loaded: MakeLoaded) -> None:
+    settings, loaded = DREAM[name], make_loaded("dream", scale=0.3)
+    batch = generate(loaded, PROMPTS, settings, KEYS, 11)
+    rows = float64_rows(loaded)
+    for prompt, key, answer in zip(PROMPTS, KEYS, batch, strict=True):
+        expected = slow_samplers.dream(
+            rows,
+            uniforms_of(key, 11),
+            prompt,
+            mask=MASK,
+            gen_length=settings.gen_length,
+            steps=settings.steps,
+            temperature=settings.temperature,
+            **settings.dream.model_dump(),
+        )
+        assert answer == expected
+
+
+@pytest.mark.parametrize("name", [*LLADA, *DREAM])
+def test_every_answer_is_complete_and_a_committed_token_never_changes(name: str, make_loaded: MakeLoaded) -> None:
+    family, settings = ("llada", LLADA[name]) if name in LLADA else ("dream", DREAM[name])
+    loaded = make_loaded(family)
+    seen = states_of(loaded)
+    answers = torch.tensor(generate(loaded, PROMPTS, settings, KEYS, 0))
+    assert answers.shape == (3, settings.gen_length)
+    assert not (answers == MASK).any()
+    assert len(seen) <= settings.steps
+    states = [*(canvas[:, -settings.gen_length :] for canvas in seen), answers]
+    assert (states[0] == MASK).all()
+    for before, after in itertools.pairwise(states):
+        assert torch.equal(after[before != MASK], before[before != MASK])
+
+
+@pytest.mark.parametrize("name", LLADA)
+def test_llada_fills_blocks_from_left_to_right_at_the_planned_pace(name: str, make_loaded: MakeLoaded) -> None:
+    settings, loaded = LLADA[name], make_loaded("llada")
+    seen = states_of(loaded)
+    answers = torch.tensor(generate(loaded, PROMPTS, settings, KEYS, 0))
+    length = settings.llada.block_length
+    num_blocks = settings.gen_length // length
+    pace = [count for count in llada_commit_counts(length, settings.steps // num_blocks) if count] * num_blocks
+    states = [*(canvas[:, -settings.gen_length :] for canvas in seen), answers]
+    for (before, after), count in zip(itertools.pairwise(states), pace, strict=True):
+        committed = (before == MASK) & (after != MASK)
+        assert committed.sum(-1).tolist() == [count] * 3
+        # Every block before the one that is written is full, every one after it untouched.
+        block = int((before != MASK)[0].sum()) // length
+        assert not committed[:, : block * length].any()
+        assert not committed[:, (block + 1) * length :].any()
+
+
+@pytest.mark.parametrize("family", ["llada", "dream", "causal"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_row_does_not_depend_on_the_rows_beside_it(family: str, temperature: float, make_loaded: MakeLoaded) -> None:
+    loaded = make_loaded(family)
+    settings = GenerationSettings.model_validate(
+        {"gen_length": 8, "steps": 8, "temperature": temperature, "llada": {"block_length": 4}}
+    )
+    batch = generate(loaded, PROMPTS, settings, KEYS, 0)
+    order = [2, 0, 1]
+    shuffled = generate(loaded, [PROMPTS[i] for i in order], settings, [KEYS[i] for i in order], 0)
+    assert [shuffled[order.index(i)] for i in range(3)] == batch
+    assert [generate(loaded, [PROMPTS[i]], settings, [KEYS[i]], 0)[0] for i in range(3)] == batch
+
+
+@pytest.mark.parametrize(("family", "algorithm"), [("llada", "entropy"), ("dream", "entropy"), ("dream", "origin")])
+def test_what_is_drawn_depends_on_the_key_and_the_seed_and_on_no_global_state(
+    family: str, algorithm: str, make_loaded: MakeLoaded
+) -> None:
+    loaded = make_loaded(family)
+    settings = GenerationSettings.model_validate(
+        {
+            "gen_length": 8,
+            "steps": 8,
+            "temperature": 1.0,
+            "llada": {"block_length": 4},
+            "dream": {"algorithm": algorithm},
+        }
+    )
+
+    def answer(key: str, seed: int) -> list[list[int]]:
+        return generate(loaded, PROMPTS[:1], settings, [key], seed)
+
+    first = answer("a", 0)
+    torch.manual_seed(5)
+    assert answer("a", 0) == first
+    assert answer("b", 0) != first
+    assert answer("a", 1) != first
+
+
+def test_equal_confidence_is_committed_from_left_to_right(make_loaded: MakeLoaded) -> None:
+    loaded = make_loaded("llada")
+    # A head of zeros: every token at every position is as likely.
+    loaded.model.get_submodule("lm_head").weight.data.zero_()
+    seen = states_of(loaded)
+    generate(loaded, PROMPTS[:1], settings_of(gen_length=6, steps=6, block_length=6), KEYS[:1], 0)
+    for step, canvas in enumerate(seen):
+        assert (canvas[0, -6:] != MASK).tolist() == [True] * step + [False] * (6 - step)
+
+
+def test_the_mask_token_is_never_an_answer(make_loaded: MakeLoaded) -> None:
+    for family in ("llada", "dream"):
+        loaded = make_loaded(family)
+        head: Any = loaded.model.get_submodule("lm_head")
+        head.weight.data[MASK] = 10 * head.weight.data[:MASK].abs().max()
+        settings = settings_of(block_length=12)
+        assert not any(MASK in answer for answer in generate(loaded, PROMPTS, settings, KEYS, 0))
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "num_steps", "num_idle", "last"),
+    [(128, 128, 1, 2), (128, 512, 385, 2), (256, 512, 257, 2), (768, 512, 0, 4)],
+)
+def test_dreams_schedule_is_the_published_samplers(num_tokens: int, num_steps: int, num_idle: int, last: int) -> None:
+    counts = dream_commit_counts(num_tokens, num_steps)
+    assert (len(counts), sum(counts)) == (num_steps, num_tokens)
+    assert (counts.count(0), counts[-1]) == (num_idle, last)
+
+
+def test_lladas_schedule_puts_the_remainder_first() -> None:
+    assert llada_commit_counts(10, 4) == [3, 3, 2, 2]
+    assert llada_commit_counts(3, 5) == [1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("changes", "message"), [({"gen_length": 10}, "block_length 4"), ({"steps": 7}, "blocks 3")])
+def test_llada_refuses_blocks_that_do_not_divide(
+    changes: dict[str, int], message: str, make_loaded: MakeLoaded
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        generate(make_loaded("llada"), PROMPTS, settings_of(block_length=4, **changes), KEYS, 0)
+
+
+def test_a_causal_model_continues_greedily(make_loaded: MakeLoaded) -> None:
+    loaded = replace(make_loaded("causal"), end_token_ids=frozenset())
+    settings = GenerationSettings(gen_length=6, steps=1, eos_ends_answer=False)
+    for prompt, answer in zip(PROMPTS, generate(loaded, PROMPTS, settings, KEYS, 0), strict=True):
+        ids = list(prompt)
+        for _ in range(6):
+            with torch.no_grad():
+                ids.append(int(loaded.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        assert answer == ids[len(prompt) :]
+
+
+def test_a_causal_model_stops_when_every_row_has_ended(make_loaded: MakeLoaded) -> None:
+    loaded = make_loaded("causal")
+    free = generate(loaded, PROMPTS, GenerationSettings(gen_length=8, eos_ends_answer=False), KEYS, 0)
+    # Call the third token of the first row an end.
+    end = free[0][2]
+    ending = replace(loaded, end_token_ids=frozenset({end}))
+    before = loaded.counter.num_forwards
+    answer = generate(ending, PROMPTS[:1], GenerationSettings(gen_length=8), KEYS[:1], 0)[0]
+    first = free[0].index(end)
+    ended = free[0][: first + 1] + [EOS] * (7 - first)
+    assert answer == ended
+    assert loaded.counter.num_forwards - before == first + 1
+    # Beside rows that go on, it stays ended.
+    assert not any(end in row for row in free[1:])
+    assert generate(ending, PROMPTS, GenerationSettings(gen_length=8), KEYS, 0) == [ended, *free[1:]]
+
+
+def test_a_causal_model_needs_a_prompt(make_loaded: MakeLoaded) -> None:
+    with pytest.raises(ValueError, match="at least one token"):
+        generate(make_loaded("causal"), [[]], GenerationSettings(gen_length=4), ["key"], 0)
+
+
+def test_no_prompts_are_no_answers(make_loaded: MakeLoaded) -> None:
+    assert generate(make_loaded("llada"), [], GenerationSettings(), [], 0) == []

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+import ray.exceptions
+import torch
+
+from methods import AuditError, NonFiniteError
+from orchestrator.failures import classify
+from workers import ModelError
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "oom_gpu"),
+        (ray.exceptions.OutOfMemoryError("killed by the memory monitor"), "oom_host"),
+        (ray.exceptions.WorkerCrashedError(), "worker_lost"),
+        (ray.exceptions.ActorDiedError(), "worker_lost"),
+        (ray.exceptions.NodeDiedError("gone"), "node_lost"),
+        (MemoryError(), "oom_host"),
+        (AuditError(["q_proj is not quantized"]), "audit"),
+        (NonFiniteError("nan"), "nonfinite"),
+        (ModelError("no config.json"), "bad_input"),
+        (ValueError("anything else"), "error"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_each_kind_of_failure_is_told_from_its_exception(error: Exception, kind: str) -> None:
+    assert classify(error).kind == kind
+
+
+def test_a_tasks_own_error_is_found_inside_rays_wrapper() -> None:
+    wrapped = ray.exceptions.RayTaskError("run", "the remote trace", NonFiniteError("logits of block 3"))
+    failure = classify(wrapped)
+    assert (failure.kind, failure.message) == ("nonfinite", "NonFiniteError: logits of block 3")
+    assert "the remote trace" in failure.trace
+
+
+def test_only_lost_infrastructure_is_retried() -> None:
+    assert classify(ray.exceptions.WorkerCrashedError()).is_retryable
+    assert not classify(ValueError("wrong")).is_retryable
+    assert not classify(torch.OutOfMemoryError("no memory")).is_retryable

@@ -1,0 +1,171 @@
+"""A worker in this process, on a random LLaDA checkpoint and two small tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from grids import Cell, CellTask, Model, Variant, find_tasks, parse_scheme
+from grids.protocol import Protocol
+from methods import NonFiniteError, available_methods
+from tests.models import original_layouts
+from workers.artifacts import ArtifactStore
+from workers.engine import Worker, plan_batches, response_of
+from workers.tasks import Request
+from workers.units import Evaluated, EvaluateUnit, Event, Progress, Quantized, QuantizeUnit, Samples, WorkerSettings
+
+CHOICE = """
+task: choose
+dataset_path: json
+dataset_kwargs: {data_files: {test: items.jsonl}}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{question}}"
+doc_to_choice: ["yes", "no", "perhaps"]
+doc_to_target: 0
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+metadata: {version: 1}
+"""
+WRITE = """
+task: write
+dataset_path: json
+dataset_kwargs: {data_files: {test: items.jsonl}}
+output_type: generate_until
+test_split: test
+doc_to_text: "{{question}}"
+doc_to_target: "yes"
+generation_kwargs: {until: ["."]}
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+metadata: {version: 1}
+"""
+PROTOCOL = Protocol.model_validate(
+    {"likelihood": {"mc_num": 3}, "generation": {"gen_length": 8, "steps": 4, "llada": {"block_length": 4}}}
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    original_layouts.write_checkpoint(
+        tmp_path / "model", original_layouts.llada_config(), original_layouts.llada_tensors()
+    )
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    (tasks / "choose.yaml").write_text(CHOICE)
+    (tasks / "write.yaml").write_text(WRITE)
+    items = [{"question": f"Is {number} {'even' * (number % 3)}?"} for number in range(7)]
+    (tasks / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    return tmp_path
+
+
+def make_cell(folder: Path, task: str, scheme: str = "fp16") -> Cell:
+    info = find_tasks([folder / "tasks"])[task]
+    model = Model("tiny", str(folder / "model"), None, "digest", "llada", "float32", False, (32, 48))
+    method = "none" if scheme == "fp16" else "rtn"
+    parameters = {} if method == "none" else available_methods()[method].Parameters().model_dump()
+    variant = Variant(model, method, method, 1, parameters, parse_scheme(scheme), None, 0)
+    return Cell(variant, CellTask(info, 0, None, PROTOCOL, info.metric, info.filter, "other"))
+
+
+def make_worker(folder: Path) -> Worker:
+    return Worker(WorkerSettings(artifact_dir=str(folder / "artifacts"), device="cpu", batch_size=2))
+
+
+def rows_of(events: Sequence[Event]) -> list[dict[str, Any]]:
+    return [row for event in events if isinstance(event, Samples) for row in event.rows]
+
+
+@pytest.mark.parametrize("task", ["choose", "write"])
+def test_a_cell_streams_its_samples_and_ends_with_its_scores(folder: Path, task: str) -> None:
+    events = list(make_worker(folder).run(EvaluateUnit(make_cell(folder, task))))
+    rows, last = rows_of(events), events[-1]
+    num_requests = 21 if task == "choose" else 7
+    assert sorted(row["request_index"] for row in rows) == list(range(num_requests))
+    assert max(len(event.rows) for event in events if isinstance(event, Samples)) == 2
+    assert isinstance(last, Evaluated)
+    assert [(row["metric"], row["num_items"]) for row in last.metrics] == [
+        ("acc" if task == "choose" else "exact_match", 7)
+    ]
+    assert last.metrics[0]["value"] == sum(row["value"] for row in last.scores) / 7
+
+
+@pytest.mark.parametrize("task", ["choose", "write"])
+def test_a_resumed_cell_answers_only_what_is_missing_and_ends_with_the_same_numbers(folder: Path, task: str) -> None:
+    cell = make_cell(folder, task)
+    whole = list(make_worker(folder).run(EvaluateUnit(cell)))
+    saved = rows_of(whole)[:4]
+    done = {row["request_index"]: response_of(row) for row in saved}
+    rest = list(make_worker(folder).run(EvaluateUnit(cell, done)))
+    assert {row["request_index"] for row in rows_of(rest)}.isdisjoint(done)
+    assert saved + rows_of(rest) == rows_of(whole)
+    before, after = whole[-1], rest[-1]
+    assert isinstance(before, Evaluated)
+    assert isinstance(after, Evaluated)
+    assert (after.metrics, after.scores) == (before.metrics, before.scores)
+    assert after.num_forwards < before.num_forwards
+
+
+def test_a_saved_response_to_another_question_is_not_used(folder: Path) -> None:
+    cell = make_cell(folder, "choose")
+    whole = rows_of(list(make_worker(folder).run(EvaluateUnit(cell))))
+    foreign = {row["request_index"]: dataclasses.replace(response_of(row), key="of another task") for row in whole}
+    again = rows_of(list(make_worker(folder).run(EvaluateUnit(cell, foreign))))
+    assert again == whole
+
+
+def test_a_variant_is_quantized_once_and_its_artifact_answers_the_same(folder: Path) -> None:
+    cell = make_cell(folder, "choose", "w4a4")
+    worker = make_worker(folder)
+    first = list(worker.run(QuantizeUnit(cell.variant)))
+    assert isinstance(first[-1], Quantized)
+    assert first[-1].row["num_linears"] == 14
+    assert 4 < first[-1].row["effective_bits"] < 5
+    assert any(isinstance(event, Progress) and event.phase == "quantize" for event in first)
+    resident = rows_of(list(worker.run(EvaluateUnit(cell))))
+
+    other = make_worker(folder)
+    assert list(other.run(QuantizeUnit(cell.variant))) == first[-1:]
+    assert rows_of(list(other.run(EvaluateUnit(cell)))) == resident
+    full = rows_of(list(other.run(EvaluateUnit(make_cell(folder, "choose")))))
+    assert [row["request_key"] for row in full] == [row["request_key"] for row in resident]
+    assert [row["logprob"] for row in full] != [row["logprob"] for row in resident]
+
+
+@pytest.mark.parametrize("task", ["choose", "write"])
+def test_numbers_that_are_not_finite_fail_the_cell(folder: Path, task: str) -> None:
+    cell = make_cell(folder, task)
+    worker = make_worker(folder)
+    next(worker.run(EvaluateUnit(cell)))
+    assert worker._resident is not None
+    with torch.no_grad():
+        worker._resident[1].model.get_output_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(NonFiniteError):
+        list(worker.run(EvaluateUnit(cell)))
+
+
+def test_an_artifact_of_a_faster_worker_is_left_alone(tmp_path: Path, folder: Path) -> None:
+    store = ArtifactStore(tmp_path / "artifacts")
+    variant = make_cell(folder, "choose", "w4a4").variant
+    store.save(variant, {"codes": torch.ones(3)}, {"kind": "first"}, {"num_linears": 1})
+    store.save(variant, {"codes": torch.zeros(3)}, {"kind": "second"}, {"num_linears": 2})
+    tensors, layout = store.load(variant.variant_id)
+    assert (tensors["codes"].tolist(), layout, store.row(variant.variant_id)) == (
+        [1, 1, 1],
+        {"kind": "first"},
+        {"num_linears": 1},
+    )
+    assert [path.name for path in (tmp_path / "artifacts").iterdir()] == [variant.variant_id]
+
+
+def test_batches_are_a_function_of_the_requests_alone() -> None:
+    requests = [Request(index, index, "generate_until", ("x" * (index * 7 % 5),), str(index)) for index in range(11)]
+    batches = plan_batches(requests, 4)
+    assert [len(batch) for batch in batches] == [4, 4, 3]
+    assert plan_batches(requests[::-1], 4) == batches
+    lengths = [len(request.arguments[0]) for batch in batches for request in batch]
+    assert lengths == sorted(lengths)

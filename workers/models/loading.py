@@ -1,0 +1,227 @@
+"""Load a checkpoint: weights from safetensors, the tokenizer, the special tokens; never code that comes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+)
+from transformers.utils import logging as transformers_logging
+
+from grids.protocol import Family
+from workers.models.architectures import LLADA_KEYS, DreamConfig, DreamForDiffusion, LladaConfig, LladaForDiffusion
+from workers.models.checkpoint import CONFIG, TOKENIZER_CONFIG, ModelError, check_files, find_folder, read_json
+from workers.models.dialects import family_of, translate_config
+
+# Tokens that end an answer of a chat model, where the tokenizer has them, whatever the configuration calls the end.
+_END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|endoftext|>", "<|end_of_text|>")
+# Buffers that old checkpoints carry and no model reads.
+_IGNORED_SUFFIX = "rotary_emb.inv_freq"
+_MAX_NAMES = 8
+
+
+class ForwardCounter:
+    """How often a model ran: forwards, and the sequences in them."""
+
+    def __init__(self) -> None:
+        self.num_forwards = 0
+        self.num_sequences = 0
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in eval mode with its tokenizer. `logits` has one meaning for every family.
+
+    `end_token_ids` are the tokens that end an answer: the configured ends of text, and the ends of a chat turn.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    family: Family
+    mask_token_id: int | None
+    pad_token_id: int
+    eos_token_id: int
+    bos_token_id: int | None
+    max_length: int
+    end_token_ids: frozenset[int] = frozenset()
+    counter: ForwardCounter = field(default_factory=ForwardCounter, compare=False, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def logits(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Logits [B, T, V] in float32; row i predicts the token at position i.
+
+        `input_ids` is [B, T]; `attention_mask` [B, T] is 0 at padding, which must be on the left. Rows of padding hold
+        finite numbers without a meaning. Dream's and the causal models' own row i - 1 becomes row i; the row of the
+        first token is its own, which for a causal model has no meaning.
+        """
+        input_ids = input_ids.to(self.device)
+        position_ids = None
+        if attention_mask is not None:
+            attention_mask = attention_mask.to(self.device)
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        self.counter.num_forwards += 1
+        self.counter.num_sequences += input_ids.shape[0]
+        output = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        )
+        logits: Tensor = output.logits.float()
+        if self.family == "llada":
+            return logits
+        shifted = torch.cat([logits[:, :1], logits[:, :-1]], dim=1)
+        if attention_mask is None:
+            return shifted
+        # A padded row's first token comes after padding, not at column 0.
+        first = (attention_mask.long().cumsum(-1) == 1) & attention_mask.bool()
+        return torch.where(first[..., None], logits, shifted)
+
+
+def load_model(
+    path: str, *, revision: str | None = None, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> LoadedModel:
+    """Load a local folder or a hub id. Raises ModelError that names what is missing, unexpected or unsupported."""
+    folder = find_folder(path, revision)
+    check_files(folder)
+    raw = read_json(folder / CONFIG)
+    family = family_of(raw, str(folder / CONFIG))
+    names = translate_config(raw, str(folder / CONFIG))
+    tokenizer = _load_tokenizer(folder)
+    model = _load_weights(folder, raw, names, dtype).to(device)
+    eos_ids = _token_ids(names.get("eos_token_id")) or _token_ids(tokenizer.eos_token_id)
+    if not eos_ids:
+        raise ModelError(f"{folder}: neither {CONFIG} nor the tokenizer names an eos token")
+    pad = next(iter(_token_ids(names.get("pad_token_id")) or _token_ids(tokenizer.pad_token_id)), eos_ids[0])
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        family=family,
+        mask_token_id=names["mask_token_id"] if family != "causal" else None,
+        pad_token_id=pad,
+        eos_token_id=eos_ids[0],
+        bos_token_id=tokenizer.bos_token_id,
+        max_length=names["max_position_embeddings"],
+        end_token_ids=frozenset(eos_ids) | _end_token_ids(folder, tokenizer),
+    )
+
+
+def _load_weights(folder: Path, raw: dict[str, Any], names: dict[str, Any], dtype: torch.dtype) -> nn.Module:
+    model_class, config, key_mapping = _architecture(raw, names)
+    try:
+        with _without_progress_bar():
+            model, info = model_class.from_pretrained(
+                folder,
+                config=config,
+                key_mapping=key_mapping,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                # Mismatches are reported below, by name, with the other problems.
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except SafetensorError as error:
+        raise ModelError(f"{folder}: cannot read the safetensors weights: {error}") from error
+    problems = _weight_problems(info)
+    if problems:
+        raise ModelError(f"{folder}: the weights do not fit {CONFIG}: {'; '.join(problems)}")
+    loaded: nn.Module = model.eval()
+    return loaded
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """transformers' own bar would be drawn over the display of the program that runs this worker."""
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()
+
+
+def _architecture(raw: dict[str, Any], names: dict[str, Any]) -> tuple[Any, Any, dict[str, str] | None]:
+    """Class, configuration and renaming of the parameters."""
+    if raw["model_type"] == "llada":
+        return LladaForDiffusion, LladaConfig(**_without_token_ids(names)), LLADA_KEYS
+    if raw["model_type"] == "Dream":
+        return DreamForDiffusion, DreamConfig(**_without_token_ids(names)), None
+    if raw["model_type"] == "llama":
+        return LlamaForCausalLM, LlamaConfig.from_dict(raw), None
+    assert raw["model_type"] == "qwen2"
+    return Qwen2ForCausalLM, Qwen2Config.from_dict(raw), None
+
+
+def _without_token_ids(names: dict[str, Any]) -> dict[str, Any]:
+    """A LoadedModel says which tokens are special; what transformers would do with them is not wanted."""
+    kept = {key: value for key, value in names.items() if not key.endswith("_token_id")}
+    return kept | {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+
+
+def _weight_problems(info: dict[str, Any]) -> list[str]:
+    unexpected = sorted(name for name in info["unexpected_keys"] if not name.endswith(_IGNORED_SUFFIX))
+    mismatched = [
+        f"{name} is {list(found)} and should be {list(wanted)}"
+        for name, found, wanted in sorted(info["mismatched_keys"])
+    ]
+    parts = (
+        ("missing", sorted(info["missing_keys"])),
+        ("unexpected", unexpected),
+        ("of another size", mismatched),
+        ("errors", [str(message) for message in info.get("error_msgs", ())]),
+    )
+    return [f"{title}: {_listed(found)}" for title, found in parts if found]
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    """The tokenizer from its data files; a tokenizer class that lives in the checkpoint is never imported."""
+    declared = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
+    try:
+        if (folder / "tokenizer.json").is_file():
+            return PreTrainedTokenizerFast.from_pretrained(folder)
+        if declared.get("tokenizer_class") == "DreamTokenizer":
+            # Dream's own class is Qwen2's tokenizer under another name.
+            return Qwen2Tokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{folder}: cannot load the tokenizer {declared.get('tokenizer_class')!r} without running code of the "
+            f"checkpoint (a tokenizer.json always can): {error}"
+        ) from error
+
+
+def _end_token_ids(folder: Path, tokenizer: Any) -> frozenset[int]:
+    """Ends that the tokenizer and generation_config.json name."""
+    ids: set[int] = set(_token_ids(tokenizer.eos_token_id))
+    if (folder / "generation_config.json").is_file():
+        ids.update(_token_ids(read_json(folder / "generation_config.json").get("eos_token_id")))
+    added = tokenizer.get_added_vocab()
+    return frozenset(ids | {added[name] for name in _END_OF_TURN if name in added})
+
+
+def _token_ids(value: int | Iterable[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, int) else list(value)

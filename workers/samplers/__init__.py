@@ -1,0 +1,9 @@
+"""Samplers: how each family of models writes an answer of a fixed number of tokens.
+
+LLaDA fills blocks from left to right, Dream commits over the whole answer, a causal model goes token by token. Token
+ids in, token ids out: text, stop strings and chat templates never come here.
+"""
+
+from workers.samplers.answers import generate
+
+__all__ = ["generate"]

@@ -1,0 +1,63 @@
+"""What samplers share: the canvas of prompts and masks, and the choice of positions to commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from methods import NonFiniteError
+from workers.models.loading import LoadedModel
+
+
+@dataclass
+class Canvas:
+    """Prompts, padded on the left, and after column `start` the answers that are being written.
+
+    `tokens` is [B, start + gen_length]; `attention_mask` has its shape, or is None where nothing is padded.
+    """
+
+    tokens: Tensor
+    attention_mask: Tensor | None
+    start: int
+
+    @property
+    def answers(self) -> Tensor:
+        """The answers' columns, [B, gen_length]: a view, to be written to."""
+        return self.tokens[:, self.start :]
+
+
+def make_canvas(loaded: LoadedModel, prompts: Sequence[Sequence[int]], gen_length: int, fill: int) -> Canvas:
+    """Prompts padded on the left to the longest, followed by `gen_length` tokens `fill`, on the model's device."""
+    start = max(len(prompt) for prompt in prompts)
+    rows = [[loaded.pad_token_id] * (start - len(prompt)) + [*prompt] + [fill] * gen_length for prompt in prompts]
+    tokens = torch.tensor(rows, dtype=torch.long, device=loaded.device)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=loaded.device)
+    if int(lengths.min()) == start:
+        return Canvas(tokens, None, start)
+    real = torch.arange(tokens.shape[1], device=loaded.device) >= start - lengths[:, None]
+    return Canvas(tokens, real.long(), start)
+
+
+def top_positions(confidence: Tensor, candidates: Tensor, count: int) -> Tensor:
+    """The `count` most confident candidates of each row, as bool [B, N]; equal confidences go from left to right.
+
+    `confidence` is [B, N], `candidates` bool [B, N].
+    """
+    order = confidence.masked_fill(~candidates, -torch.inf).sort(dim=-1, descending=True, stable=True).indices
+    chosen = torch.zeros_like(candidates).scatter(-1, order[:, :count], True)
+    return chosen & candidates
+
+
+def drawable_logits(logits: Tensor, loaded: LoadedModel) -> Tensor:
+    """Logits in which the mask token cannot be drawn: a mask is not an answer, and would leave a hole in it.
+
+    Raises NonFiniteError where the model gives no numbers: the arg-max of nan would look like an answer.
+    """
+    assert loaded.mask_token_id is not None
+    if not torch.isfinite(logits).all():
+        raise NonFiniteError("the model's logits are not finite")
+    logits[..., loaded.mask_token_id] = -torch.inf
+    return logits

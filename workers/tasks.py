@@ -1,0 +1,123 @@
+"""lm-eval tasks from their files: all requests of a cell, built once, and the scores of its responses."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+
+from grids import CellTask
+from workers.lm import DiffusionLM
+from workers.units import Response
+
+# lm-eval's own default, so that few-shot prompts agree with its command line.
+FEWSHOT_SEED = 1234
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to the model: a context and a continuation, or a context and generation settings."""
+
+    index: int
+    doc_id: int
+    request_type: str
+    arguments: tuple[Any, ...]
+    key: str
+
+    @property
+    def arguments_json(self) -> str:
+        return json.dumps(self.arguments, ensure_ascii=False, sort_keys=True)
+
+
+class BuiltTask:
+    """A task whose requests are built: few-shot prompts depend on all items in order, so shards share one building."""
+
+    def __init__(self, cell_task: CellTask, lm: DiffusionLM, *, chat_template: bool) -> None:
+        self._task = load_task(cell_task)
+        self._task.build_all_requests(
+            limit=cell_task.limit,
+            apply_chat_template=chat_template,
+            chat_template=lm.apply_chat_template if chat_template else None,
+            tokenizer_name=lm.tokenizer_name if chat_template else "",
+        )
+        self._instances = self._task.instances
+        if any((instance.repeats or 1) != 1 for instance in self._instances):
+            raise ValueError(f"task {cell_task.info.name!r}: repeats above 1 are not supported")
+        self.requests = [
+            Request(
+                index=index,
+                doc_id=int(instance.doc_id),
+                request_type=instance.request_type,
+                arguments=instance.args,
+                key=lm.request_key(instance.request_type, instance.args),
+            )
+            for index, instance in enumerate(self._instances)
+        ]
+
+    def score(self, responses: Mapping[int, Response]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Rows of metrics and of per-item scores, once every request has its response."""
+        for request, instance in zip(self.requests, self._instances, strict=True):
+            response = responses[request.index]
+            instance.resps = [response.text if response.text is not None else (response.logprob, False)]
+        self._task.apply_filters()
+        by_doc: dict[int, list[Any]] = defaultdict(list)
+        for instance in self._instances:
+            by_doc[instance.doc_id].append(instance)
+        scores = [
+            {"doc_id": int(doc_id), "filter": name, "metric": metric, "value": value}
+            for name in self._instances[0].filtered_resps
+            for doc_id, instances in by_doc.items()
+            for metric, value in self._task.process_results(
+                instances[0].doc,
+                [instance.filtered_resps[name] for instance in sorted(instances, key=lambda item: item.idx)],
+            ).items()
+        ]
+        return self._aggregate(scores), [row | {"value": float(row["value"])} for row in scores if _is_number(row)]
+
+    def _aggregate(self, scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        columns: dict[tuple[str, str], list[Any]] = defaultdict(list)
+        for row in scores:
+            columns[row["metric"], row["filter"]].append(row["value"])
+        higher_is_better = self._task.higher_is_better()
+        return [
+            {
+                "metric": metric,
+                "filter": name,
+                "value": float(self._task.aggregation()[metric](values)),
+                "stderr": _standard_error(values),
+                "num_items": len(values),
+                "higher_is_better": bool(higher_is_better.get(metric, True)),
+            }
+            for (metric, name), values in columns.items()
+        ]
+
+
+def load_task(cell_task: CellTask) -> Task:
+    """The lm-eval task of a cell, with its data files at absolute paths."""
+    info = cell_task.info
+    manager = TaskManager(include_defaults=False, include_path=str(info.file.parent))
+    overrides: dict[str, Any] = {"task": info.name, "num_fewshot": cell_task.num_fewshot}
+    if info.data_files:
+        overrides["dataset_kwargs"] = {"data_files": dict(info.data_files)}
+    # lm-eval merges overrides into a named task only inside a group.
+    task: Task = manager.load({"group": "cell", "task": [overrides]})["tasks"][info.name]
+    task.set_fewshot_seed(FEWSHOT_SEED)
+    return task
+
+
+def _is_number(row: Mapping[str, Any]) -> bool:
+    return isinstance(row["value"], int | float)
+
+
+def _standard_error(values: list[Any]) -> float | None:
+    """Of the mean of per-item scores; None where a metric is no such mean."""
+    if len(values) < 2 or not all(isinstance(value, int | float) for value in values):
+        return None
+    return float(statistics.stdev(values)) / math.sqrt(len(values))

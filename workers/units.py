@@ -1,0 +1,99 @@
+"""What a worker is handed, and what it says while it works. Plain data that travels through Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from grids import Cell, Variant
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What decides a worker's speed and place, and no number: none of it is part of an id."""
+
+    artifact_dir: str
+    device: str = "auto"
+    num_threads: int = 1
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class Response:
+    """The answer to one request: a log-likelihood or a text. `key` is the hash of the request's content."""
+
+    key: str
+    logprob: float | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class QuantizeUnit:
+    """Quantize a variant, audit it, save its artifact."""
+
+    variant: Variant
+
+    @property
+    def unit_id(self) -> str:
+        return self.variant.variant_id
+
+    @property
+    def variant_id(self) -> str:
+        return self.variant.variant_id
+
+
+@dataclass(frozen=True)
+class EvaluateUnit:
+    """Evaluate a cell. `done` holds the responses that are saved already, by request index."""
+
+    cell: Cell
+    done: Mapping[int, Response] = field(default_factory=dict)
+
+    @property
+    def unit_id(self) -> str:
+        return self.cell.cell_id
+
+    @property
+    def variant_id(self) -> str:
+        return self.cell.variant.variant_id
+
+
+Unit = QuantizeUnit | EvaluateUnit
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`done` of `total` blocks or requests in this phase."""
+
+    phase: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Responses that were just finished: rows of the `samples` table."""
+
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A variant is ready; its fields of the `variants` table."""
+
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A cell is done: one row per metric for `cells`, one row per item and metric for `scores`."""
+
+    metrics: list[dict[str, Any]]
+    scores: list[dict[str, Any]]
+    num_forwards: int
+    seconds: float
+    device: str
+
+
+Event = Progress | Samples | Quantized | Evaluated
