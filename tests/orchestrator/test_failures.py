@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import ray.exceptions
 import torch
 
+from grids import GridError, parse_scheme
 from methods import AuditError, NonFiniteError
 from orchestrator.failures import classify
 from workers import ModelError
@@ -18,7 +21,7 @@ from workers import ModelError
         (ray.exceptions.ActorDiedError(), "worker_lost"),
         (ray.exceptions.NodeDiedError("gone"), "node_lost"),
         (MemoryError(), "oom_host"),
-        (AuditError(["q_proj is not quantized"]), "audit"),
+        (AuditError(parse_scheme("w4a4"), ["q_proj is not quantized"]), "audit"),
         (NonFiniteError("nan"), "nonfinite"),
         (ModelError("no config.json"), "bad_input"),
         (ValueError("anything else"), "error"),
@@ -34,6 +37,21 @@ def test_a_tasks_own_error_is_found_inside_rays_wrapper() -> None:
     failure = classify(wrapped)
     assert (failure.kind, failure.message) == ("nonfinite", "NonFiniteError: logits of block 3")
     assert "the remote trace" in failure.trace
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AuditError(parse_scheme("w4a4"), ["q_proj is not quantized", "k_proj is not quantized"]),
+        NonFiniteError("nan"),
+        ModelError("no config.json"),
+        GridError("wrong", file="grid.yaml", key="models"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_reach_the_driver_as_the_worker_raised_them(error: Exception) -> None:
+    arrived = pickle.loads(pickle.dumps(error))  # noqa: S301 - what Ray does on the way
+    assert (type(arrived), str(arrived), vars(arrived)) == (type(error), str(error), vars(error))
 
 
 def test_only_lost_infrastructure_is_retried() -> None:

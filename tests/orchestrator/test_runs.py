@@ -47,6 +47,15 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def wait_for_samples(process: subprocess.Popen[str], study: Path) -> None:
+    """Until the run has saved three batches of samples."""
+    deadline = time.monotonic() + 240
+    while len(list(study.glob("results/samples/*/*.parquet"))) < 3:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def cells_of(study: Path) -> Numbers:
     return {
         (row["cell_id"], row["metric"], row["filter"]): (row["value"], row["stderr"], row["num_items"])
@@ -87,11 +96,7 @@ def test_a_killed_run_resumes_to_exactly_the_numbers_of_an_undisturbed_one(undis
     (tmp_path / "grid.yaml").write_text(GRID)
     study = tmp_path / "studies" / "little"
     process = qstudy(tmp_path, "run", "grid.yaml", "--workers", "1", "--batch-size", "2")
-    deadline = time.monotonic() + 240
-    while len(list(study.glob("results/samples/*/*.parquet"))) < 3:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_samples(process, study)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     saved = {path: path.stat().st_mtime_ns for path in study.glob("results/samples/*/*.parquet")}
@@ -106,6 +111,44 @@ def test_a_killed_run_resumes_to_exactly_the_numbers_of_an_undisturbed_one(undis
     assert {path: path.stat().st_mtime_ns for path in saved} == saved
     num_samples = sum(ResultStore(study).num_samples(cell_id) for cell_id in {key[0] for key in cells_of(study)})
     assert num_samples == len(samples_of(study))
+
+
+def test_a_lost_worker_is_replaced_and_its_cell_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    (tmp_path / "grid.yaml").write_text(GRID)
+    study, token = tmp_path / "studies" / "little", f"test-{os.getpid()}-{time.monotonic_ns()}"
+    process = qstudy(tmp_path, "run", "grid.yaml", "--workers", "1", "--batch-size", "2", QSTUDY_TEST_TOKEN=token)
+    wait_for_samples(process, study)
+    # Ray names an actor's process after its class and what it runs.
+    workers = [pid for pid in processes_with(token) if "Worker" in command_of(pid)]
+    assert workers
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    code, _, err = finish(process)
+    assert code == 0, err
+    assert "lost, will be tried again (worker_lost)" in err
+    assert cells_of(study) == cells_of(undisturbed)
+    assert samples_of(study) == samples_of(undisturbed)
+    assert max(row["attempts"] for row in ResultStore(study).cells()) == 2
+
+
+def processes_with(token: str) -> list[int]:
+    """Processes that inherited this run's environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if f"QSTUDY_TEST_TOKEN={token}".encode() in environment.split(b"\0"):
+            found.append(int(folder.name))
+    return found
+
+
+def command_of(pid: int) -> str:
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def test_the_same_command_again_computes_nothing(undisturbed: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 from grids import Cell
@@ -51,7 +52,7 @@ def test_no_cell_starts_before_its_variant_is_quantized(grid_cells: list[Cell]) 
 
 def test_a_worker_stays_with_the_variant_that_it_holds(grid_cells: list[Cell]) -> None:
     variants = [unit.variant_id for unit in drain(scheduler_of(grid_cells))]
-    changes = sum(before != after for before, after in zip(variants, variants[1:], strict=False))
+    changes = sum(before != after for before, after in itertools.pairwise(variants))
     assert changes == len(set(variants)) - 1
 
 

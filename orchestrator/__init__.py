@@ -1,0 +1,44 @@
+"""The roof: the `qstudy` command, planning, scheduling on Ray, retries, live progress.
+
+Everything a command does can be done from Python through the names below. No quantization, no evaluation and no
+table is made here; the driver is the only writer of a study's results. Names are handed on lazily, so that
+`qstudy --help` loads neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.commands import RunOptions, load_study, plan_grid, run_grid
+    from orchestrator.planning import Plan, PlannedCell, make_plan
+    from orchestrator.study_directory import StudyDirectory
+
+_HOMES = {
+    "Plan": "orchestrator.planning",
+    "PlannedCell": "orchestrator.planning",
+    "RunOptions": "orchestrator.commands",
+    "StudyDirectory": "orchestrator.study_directory",
+    "load_study": "orchestrator.commands",
+    "make_plan": "orchestrator.planning",
+    "plan_grid": "orchestrator.commands",
+    "run_grid": "orchestrator.commands",
+}
+
+__all__ = [
+    "Plan",
+    "PlannedCell",
+    "RunOptions",
+    "StudyDirectory",
+    "load_study",
+    "make_plan",
+    "plan_grid",
+    "run_grid",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,81 @@
+"""Everything that a grid may name on this installation: methods, presets, tasks, shipped models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import grids
+import methods
+from grids import Catalog, Model, ModelEntry, Preset, Scheme
+from grids.errors import unknown_name
+from workers.models.checkpoint import check_files
+from workers.models.info import ModelError, inspect_model, model_digest
+
+DEMO_FOLDER = Path(grids.__file__).parent / "demo"
+DEMO_GRID = DEMO_FOLDER / "grid.yaml"
+
+
+def make_catalog() -> Catalog:
+    """What `methods` registers, the presets beside it, and the tasks and models that ship."""
+    return Catalog(
+        methods={name: _MethodInfo(kind) for name, kind in methods.available_methods().items()},
+        presets=read_presets(),
+        task_folders=(DEMO_FOLDER / "tasks",),
+        find_model=find_model,
+    )
+
+
+class _MethodInfo:
+    """A method class as the planner sees it."""
+
+    def __init__(self, kind: type[methods.Method[Any]]) -> None:
+        self._kind = kind
+        self.version = kind.version
+        self.needs_calibration = kind.needs_calibration
+
+    def resolve(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        resolved: dict[str, Any] = self._kind.Parameters.model_validate(dict(parameters)).model_dump(mode="json")
+        return resolved
+
+    def refusal(self, parameters: Mapping[str, Any], scheme: Scheme) -> str | None:
+        return self._kind(self._kind.Parameters.model_validate(dict(parameters))).refusal(scheme)
+
+
+def read_presets() -> dict[str, Preset]:
+    """The presets that ship, by name."""
+    folder = files(methods) / "presets"
+    return {
+        Path(file.name).stem: Preset(**yaml.safe_load(file.read_text(encoding="utf-8")))
+        for file in folder.iterdir()
+        if file.name.endswith(".yaml")
+    }
+
+
+def shipped_models() -> dict[str, Path]:
+    """The demo's models, by name."""
+    return {folder.name: folder for folder in sorted((DEMO_FOLDER / "models").iterdir()) if folder.is_dir()}
+
+
+def find_model(entry: ModelEntry, folder: Path, dtype: str) -> Model:
+    """A grid's model: a local folder, a hub id with a revision, or a shipped model's name. Raises ModelError."""
+    local = (folder / Path(entry.path).expanduser()).resolve()
+    if not local.is_dir() and entry.path in shipped_models():
+        local = shipped_models()[entry.path]
+    if local.is_dir():
+        if entry.revision is not None:
+            raise ModelError(f"{entry.path!r} is a local folder, which has no revision")
+        check_files(local)
+        path, digest = str(local), model_digest(local)
+    elif entry.revision is not None:
+        path, digest = entry.path, f"{entry.path}@{entry.revision}"
+    else:
+        hint = unknown_name("model", entry.path, shipped_models())
+        raise ModelError(f"no such model folder: {local}; a hub id needs a revision; or a shipped model: {hint}")
+    info = inspect_model(path, revision=entry.revision)
+    inputs = (info.hidden_size, info.num_heads * info.head_dim, info.intermediate_size)
+    return Model(entry.label, path, entry.revision, digest, info.family, dtype, entry.chat_template, inputs)

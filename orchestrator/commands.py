@@ -1,0 +1,134 @@
+"""The verbs `plan` and `run`, also for use from Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from grids import GridError, Study, read_grid, resolve
+from orchestrator.catalog import make_catalog
+from orchestrator.planning import Plan, make_plan
+from orchestrator.pools import Pool, RayPool
+from orchestrator.progress import make_display
+from orchestrator.reporting import print_report
+from orchestrator.running import Run
+from orchestrator.study_directory import StudyDirectory
+from workers.units import WorkerSettings
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run a grid. None of it changes a number, but for `limit`, `overrides` and `only`."""
+
+    study: Path | None = None
+    address: str | None = None
+    num_workers: int | None = None
+    batch_size: int = 16
+    limit: int | None = None
+    overrides: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    retry_failed: bool = False
+    fail_fast: bool = False
+
+
+def load_study(grid_file: Path, *, limit: int | None, overrides: Sequence[str]) -> Study:
+    """The study that a grid file means, with changes from the command line. Raises GridError."""
+    changes = [*overrides, *([f"limit={limit}"] if limit is not None else [])]
+    return resolve(read_grid(grid_file, changes), grid_file, make_catalog())
+
+
+def plan_grid(
+    grid_file: Path,
+    study_folder: Path | None,
+    *,
+    limit: int | None = None,
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
+    retry_failed: bool = False,
+) -> Plan:
+    """What a run would do. Writes nothing."""
+    study = load_study(grid_file, limit=limit, overrides=overrides)
+    store = StudyDirectory(study_folder or default_folder(study)).store
+    return make_plan(study, store, retry_failed=retry_failed, only=only)
+
+
+def default_folder(study: Study) -> Path:
+    return Path("studies") / study.name
+
+
+def run_grid(grid_file: Path, options: RunOptions, pool: Pool | None = None) -> bool:
+    """Compute what is missing, write the report, print the table. True if every applicable cell of the grid is done.
+
+    Without `pool`, workers are Ray actors. Raises GridError before anything is written.
+    """
+    study = load_study(grid_file, limit=options.limit, overrides=options.overrides)
+    directory = StudyDirectory(options.study or default_folder(study))
+    plan = make_plan(study, directory.store, retry_failed=options.retry_failed, only=options.only)
+    console = Console(stderr=True)
+    console.print(f"study {study.name} in {directory.root}: {summary(plan)}", highlight=False, soft_wrap=True)
+    to_run = plan.to_run()
+    if to_run:
+        pool = pool or RayPool(
+            worker_settings(directory, options), address=options.address, num_workers=options.num_workers
+        )
+        try:
+            directory.describe(study, grid_file.read_text(encoding="utf-8"))
+            with make_display(console, len(to_run), pool.slots) as display:
+                Run(plan, directory, pool, display, fail_fast=options.fail_fast).execute()
+        finally:
+            pool.close()
+    else:
+        directory.describe(study, grid_file.read_text(encoding="utf-8"))
+    return print_report(directory)
+
+
+def worker_settings(directory: StudyDirectory, options: RunOptions) -> WorkerSettings:
+    """Cores are shared evenly among workers."""
+    cpus = os.cpu_count() or 1
+    return WorkerSettings(
+        artifact_dir=str(directory.artifact_dir.resolve()),
+        num_threads=max(1, cpus // (options.num_workers or cpus)),
+        batch_size=options.batch_size,
+    )
+
+
+def summary(plan: Plan) -> str:
+    """`12 cells: 8 to run, 4 done`"""
+    words = {
+        "run": "to run",
+        "stale": "stale, to run again",
+        "reuse": "done",
+        "failed": "failed before (--retry-failed runs them again)",
+        "not_applicable": "not applicable",
+    }
+    counts = plan.counts()
+    parts = [f"{counts[action]} {text}" for action, text in words.items() if counts[action]]
+    return f"{len(plan.cells)} cells: {', '.join(parts)}"
+
+
+def print_plan(plan: Plan, *, as_json: bool) -> None:
+    """The plan on standard output: one JSON document, or a row per cell."""
+    if as_json:
+        json.dump(plan.to_json(), sys.stdout, indent=1, ensure_ascii=False)
+        sys.stdout.write("\n")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("model", "method", "scheme", "task", "action", "why"):
+        table.add_column(column, overflow="fold")
+    for planned in plan.cells:
+        names = planned.cell.names()
+        row = [str(names[key]) for key in ("model", "method", "scheme", "task")]
+        table.add_row(*row, planned.action.replace("_", " "), planned.reason)
+    console = Console()
+    console.print(table)
+    console.print(summary(plan), highlight=False)
+
+
+__all__ = ["GridError", "RunOptions", "load_study", "plan_grid", "print_plan", "run_grid"]

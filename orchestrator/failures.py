@@ -1,0 +1,61 @@
+"""Kinds of failure, told apart from the exceptions that reach the driver."""
+
+from __future__ import annotations
+
+import textwrap
+import traceback
+from dataclasses import dataclass
+from typing import Literal
+
+# Of the one line that tables and displays show; the log has the whole trace.
+MESSAGE_LENGTH = 300
+
+Kind = Literal["oom_gpu", "oom_host", "timeout", "worker_lost", "node_lost", "nonfinite", "audit", "bad_input", "error"]
+
+# Lost infrastructure says nothing about the cell; everything else would happen again.
+RETRYABLE: frozenset[str] = frozenset({"worker_lost", "node_lost"})
+
+# Ray's own memory-monitor error has the same class name as torch's, so Ray's are looked up first, by module.
+_RAY_KINDS: dict[str, Kind] = {
+    "OutOfMemoryError": "oom_host",
+    "NodeDiedError": "node_lost",
+    "ActorDiedError": "worker_lost",
+    "ActorUnavailableError": "worker_lost",
+    "RayActorError": "worker_lost",
+    "WorkerCrashedError": "worker_lost",
+    "GetTimeoutError": "timeout",
+}
+_KINDS: dict[str, Kind] = {
+    "OutOfMemoryError": "oom_gpu",
+    "MemoryError": "oom_host",
+    "NonFiniteError": "nonfinite",
+    "AuditError": "audit",
+    "ModelError": "bad_input",
+    "GridError": "bad_input",
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a unit did not finish: its kind, one line for tables, and the whole trace for the log."""
+
+    kind: Kind
+    message: str
+    trace: str
+
+    @property
+    def is_retryable(self) -> bool:
+        return self.kind in RETRYABLE
+
+
+def classify(error: BaseException) -> Failure:
+    """The failure behind an exception. A task's error is what its worker raised, not Ray's wrapper."""
+    trace = "".join(traceback.format_exception(error))
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        error = cause
+    names = [kind.__name__ for kind in type(error).__mro__]
+    kinds = _RAY_KINDS if type(error).__module__.startswith("ray.") else _KINDS
+    kind: Kind = next((kinds[name] for name in names if name in kinds), "error")
+    message = textwrap.shorten(str(error), MESSAGE_LENGTH)
+    return Failure(kind, f"{type(error).__name__}: {message}" if message else type(error).__name__, trace)

@@ -1,0 +1,117 @@
+"""Rows of the results store from what workers say. The driver is the only writer."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Any
+
+from grids import Cell, Variant
+from grids.identity import canonical_json
+from orchestrator.failures import Failure
+from orchestrator.provenance import provenance
+from orchestrator.study_directory import StudyDirectory
+from workers.units import Evaluated, EvaluateUnit, Quantized, QuantizeUnit, Response, Unit
+
+
+class Recorder:
+    """Writes what finished, and what failed, to a study's store."""
+
+    def __init__(self, directory: StudyDirectory) -> None:
+        self._directory = directory
+        self._store = directory.store
+
+    def saved_responses(self, cell: Cell) -> dict[int, Response]:
+        """Responses of an earlier attempt, by request index."""
+        return {
+            row["request_index"]: Response(row["request_key"], row["logprob"], row["response"])
+            for row in self._store.samples(cell.cell_id)
+        }
+
+    def samples(self, unit: EvaluateUnit, rows: list[dict[str, Any]]) -> None:
+        self._store.append_samples(unit.cell.cell_id, rows)
+
+    def quantized(self, unit: QuantizeUnit, event: Quantized) -> None:
+        self._store.record_variant(_variant_row(unit.variant) | {"status": "done"} | event.row)
+
+    def evaluated(self, unit: EvaluateUnit, event: Evaluated, *, attempts: int) -> Failure | None:
+        """Record a cell's metrics; a failure if the one that tables show is not among them."""
+        cell = unit.cell
+        shown = (cell.task.metric, cell.task.filter)
+        if shown not in [(row["metric"], row["filter"]) for row in event.metrics]:
+            failure = _no_such_metric(cell, event)
+            self.cell_failed(cell, failure, attempts=attempts)
+            return failure
+        common = _cell_row(cell) | {
+            "status": "done",
+            "attempts": attempts,
+            "seconds": event.seconds,
+            "num_forwards": event.num_forwards,
+            "device": event.device,
+        }
+        self._store.record_scores(cell.cell_id, event.scores)
+        rows = [common | row | {"is_primary": (row["metric"], row["filter"]) == shown} for row in event.metrics]
+        self._store.record_cell(rows)
+        return None
+
+    def unit_failed(self, unit: Unit, failure: Failure, lost: list[Cell], *, attempts: int) -> None:
+        """Mark what a failed unit takes with it; nothing if it will be tried again."""
+        self._directory.write_log(unit.unit_id, f"attempt {attempts} failed, {failure.kind}\n{failure.trace}\n")
+        if isinstance(unit, QuantizeUnit) and lost:
+            row = {"status": "failed", "failure_kind": failure.kind, "failure_message": failure.message}
+            self._store.record_variant(_variant_row(unit.variant) | row)
+        for cell in lost:
+            self.cell_failed(cell, failure, attempts=attempts)
+
+    def cell_failed(self, cell: Cell, failure: Failure, *, attempts: int) -> None:
+        row = {
+            "metric": "",
+            "filter": "",
+            "is_primary": False,
+            "status": "failed",
+            "failure_kind": failure.kind,
+            "failure_message": failure.message,
+            "attempts": attempts,
+        }
+        self._store.record_cell([_cell_row(cell) | row])
+
+
+def _no_such_metric(cell: Cell, event: Evaluated) -> Failure:
+    known = ", ".join(f"{row['metric']} ({row['filter']})" for row in event.metrics)
+    message = f"the task has no metric {cell.task.metric!r} with filter {cell.task.filter!r}; it has {known}"
+    return Failure("bad_input", message, message)
+
+
+def _cell_row(cell: Cell) -> dict[str, Any]:
+    variant, task = cell.variant, cell.task
+    return provenance() | {
+        "cell_id": cell.cell_id,
+        "variant_id": variant.variant_id,
+        "model": variant.model.label,
+        "method": variant.method,
+        "scheme": variant.scheme.name,
+        "method_label": variant.method_label,
+        "task": task.info.name,
+        "task_group": task.group,
+        "task_version": task.info.version,
+        "num_fewshot": task.num_fewshot,
+        "finished_at": datetime.datetime.now(datetime.UTC),
+        "seeds": json.dumps([variant.seed]),
+        "config": canonical_json(cell.identity()),
+    }
+
+
+def _variant_row(variant: Variant) -> dict[str, Any]:
+    return provenance() | {
+        "variant_id": variant.variant_id,
+        "model": variant.model.label,
+        "method": variant.method,
+        "scheme": variant.scheme.name,
+        "method_version": variant.method_version,
+        "parameters": canonical_json(dict(variant.parameters)),
+        "calibration": canonical_json(variant.calibration.identity()) if variant.calibration else None,
+        "seed": variant.seed,
+        "created_at": datetime.datetime.now(datetime.UTC),
+        "seeds": json.dumps([variant.seed]),
+        "config": canonical_json(variant.identity()),
+    }

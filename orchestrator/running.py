@@ -1,0 +1,104 @@
+"""Runs a plan: hands units to workers, saves what they say, marks what fails, until nothing is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from orchestrator.failures import Failure
+from orchestrator.planning import Plan
+from orchestrator.pools import Finished, Message, Pool, Slot
+from orchestrator.progress import Display
+from orchestrator.recording import Recorder
+from orchestrator.scheduling import Scheduler
+from orchestrator.study_directory import StudyDirectory
+from workers.artifacts import ArtifactStore
+from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, Unit
+
+POLL_SECONDS = 1.0
+
+
+@dataclass
+class Outcome:
+    """How many cells ended in this run."""
+
+    num_done: int = 0
+    num_failed: int = 0
+
+
+class Run:
+    """One run of a plan over a pool of workers."""
+
+    def __init__(
+        self, plan: Plan, directory: StudyDirectory, pool: Pool, display: Display, *, fail_fast: bool = False
+    ) -> None:
+        artifacts = ArtifactStore(directory.artifact_dir)
+        self._scheduler = Scheduler(plan.to_run(), has_artifact=artifacts.has)
+        self._recorder = Recorder(directory)
+        self._pool, self._display, self._fail_fast = pool, display, fail_fast
+        self._units: dict[str, Unit] = {}
+        self._results: dict[str, str | Failure] = {}
+        self.outcome = Outcome()
+
+    def execute(self) -> Outcome:
+        """Drive the workers until every cell is done or failed; with `fail_fast`, until the first failure."""
+        while not self._scheduler.is_done and not (self._fail_fast and self.outcome.num_failed):
+            self._hand_out()
+            for slot, message in self._pool.poll(POLL_SECONDS):
+                self._handle(slot, message)
+        return self.outcome
+
+    def _hand_out(self) -> None:
+        for slot in self._pool.slots:
+            if slot.unit is None and (unit := self._scheduler.next_unit(slot.resident)) is not None:
+                if isinstance(unit, EvaluateUnit):
+                    unit = replace(unit, done=self._recorder.saved_responses(unit.cell))
+                self._units[slot.name] = unit
+                self._pool.start(slot, unit)
+                self._display.started(slot, unit)
+
+    def _handle(self, slot: Slot, message: Message) -> None:
+        unit = self._units[slot.name]
+        match message:
+            case Progress():
+                self._display.progressed(slot, message)
+            case Samples():
+                assert isinstance(unit, EvaluateUnit)
+                self._recorder.samples(unit, message.rows)
+            case Quantized():
+                assert isinstance(unit, QuantizeUnit)
+                self._recorder.quantized(unit, message)
+                self._results[unit.unit_id] = f"{message.row['effective_bits']:.2f} bits per weight"
+            case Evaluated():
+                assert isinstance(unit, EvaluateUnit)
+                refusal = self._recorder.evaluated(unit, message, attempts=self._scheduler.attempts(unit))
+                self._results[unit.unit_id] = refusal or _shown_value(unit, message)
+            case Finished():
+                self._finish(slot, unit)
+            case Failure():
+                self._fail(slot, unit, message)
+            case _:
+                assert_never(message)
+
+    def _finish(self, slot: Slot, unit: Unit) -> None:
+        self._scheduler.finished(unit)
+        result, num_cells = self._results.pop(unit.unit_id), int(isinstance(unit, EvaluateUnit))
+        if isinstance(result, Failure):
+            self.outcome.num_failed += num_cells
+            self._display.failed(slot, unit, result, num_cells=num_cells)
+        else:
+            self.outcome.num_done += num_cells
+            self._display.finished(slot, unit, result, num_cells=num_cells)
+
+    def _fail(self, slot: Slot, unit: Unit, failure: Failure) -> None:
+        attempts = self._scheduler.attempts(unit)
+        lost = self._scheduler.failed(unit, failure)
+        self._recorder.unit_failed(unit, failure, lost, attempts=attempts)
+        self.outcome.num_failed += len(lost)
+        self._display.failed(slot, unit, failure, num_cells=len(lost))
+
+
+def _shown_value(unit: EvaluateUnit, event: Evaluated) -> str:
+    shown = (unit.cell.task.metric, unit.cell.task.filter)
+    value = next(row["value"] for row in event.metrics if (row["metric"], row["filter"]) == shown)
+    return f"{shown[0]} {value:.4f} in {event.seconds:.1f} s"
