@@ -78,7 +78,8 @@ BAD_GRIDS = [
         "methods[1]: unknown method 'gtpq'; did you mean 'gptq'?",
     ),
     (
-        "name: x\nmodels: [tiny]\ntasks: [capitals]\nschemes: [w8a8]\nmethods: [{name: rtn, parameters: {symetric: true}}]\n",
+        "name: x\nmodels: [tiny]\ntasks: [capitals]\nschemes: [w8a8]\n"
+        "methods: [{name: rtn, parameters: {symetric: true}}]\n",
         "methods[0].parameters: unknown parameter 'symetric'; did you mean 'symmetric'?",
     ),
     ("name: x\nmodels: [tiny]\ntasks: [capitals]\nschemes: [w8a8]\nmethods: [gptq]\n", "needs calibration data"),
