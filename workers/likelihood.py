@@ -28,18 +28,19 @@ def conditional_log_likelihood(
 ) -> float:
     """log p(target | context) in nats, by `settings.mc_num` draws keyed with (seed, key); exact for a causal model.
 
-    `batch_size` is how many draws share a forward; it changes no mask. Raises ValueError for an empty target.
+    `batch_size` is how many different draws share a forward; it changes no mask. Raises ValueError for an empty target.
     """
     if not target_ids:
         raise ValueError("the target has no tokens of its own: log p(target | context) is not defined")
     if loaded.family == "causal":
         return float(_target_log_probs(loaded, _row(context_ids, target_ids), len(target_ids)).double().sum())
-    masks = draw_masks(len(target_ids), settings, key, seed)
+    # Draws that mask the same tokens ask the model the same: a target of L tokens has at most 2^L - 1 questions.
+    masks, question_of_draw = draw_masks(len(target_ids), settings, key, seed).unique(dim=0, return_inverse=True)
     chunks = [
         _masked_losses(loaded, context_ids, target_ids, masks[start : start + batch_size])
         for start in range(0, len(masks), batch_size)
     ]
-    return -float(torch.cat(chunks).mean())
+    return -float(torch.cat(chunks)[question_of_draw].mean())
 
 
 def mask_counts(length: int, settings: LikelihoodSettings, key: str, seed: int) -> list[int]:

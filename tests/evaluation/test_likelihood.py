@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from grids.protocol import LikelihoodSettings
-from workers.likelihood import conditional_log_likelihood, draw_masks, is_greedy, mask_counts
+from workers.likelihood import _masked_losses, conditional_log_likelihood, draw_masks, is_greedy, mask_counts
 from workers.models import LoadedModel
 
 CONTEXT, TARGET = [72, 101, 108, 257, 33], [50, 7, 200]
@@ -142,10 +142,17 @@ def test_chunks_of_draws_change_nothing(family: str, make_loaded: MakeLoaded) ->
     assert isinstance(values[0], float)
 
 
-def test_draws_share_forwards_up_to_the_batch_size(make_loaded: MakeLoaded) -> None:
+def test_equal_masks_are_asked_once_and_others_share_forwards_up_to_the_batch_size(make_loaded: MakeLoaded) -> None:
     loaded = make_loaded("llada")
-    conditional_log_likelihood(loaded, CONTEXT, TARGET, LikelihoodSettings(mc_num=12), "key", 0, batch_size=5)
-    assert (loaded.counter.num_forwards, loaded.counter.num_sequences) == (3, 12)
+    settings = LikelihoodSettings(mc_num=64)
+    masks = draw_masks(len(TARGET), settings, "key", 0)
+    num_patterns = len({tuple(row) for row in masks.tolist()})
+    assert 5 < num_patterns <= 2 ** len(TARGET) - 1
+    estimate = conditional_log_likelihood(loaded, CONTEXT, TARGET, settings, "key", 0, batch_size=5)
+    assert (loaded.counter.num_forwards, loaded.counter.num_sequences) == (-(-num_patterns // 5), num_patterns)
+    # The mean over draws, each with its own forward.
+    rows = [_masked_losses(loaded, CONTEXT, TARGET, mask[None]) for mask in masks]
+    assert estimate == pytest.approx(-float(torch.cat(rows).mean()), rel=1e-6)
 
 
 def test_requests_do_not_depend_on_the_order_they_are_asked_in(make_loaded: MakeLoaded) -> None:
