@@ -86,7 +86,7 @@ def test_help_loads_neither_torch_nor_ray() -> None:
         "from orchestrator.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "loaded = [name for name in ('torch', 'ray', 'transformers', 'lm_eval', 'pyarrow') if name in sys.modules]\n"
-        "sys.exit(', '.join(loaded))\n"
+        "sys.exit(', '.join(loaded) or 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -119,7 +119,7 @@ def test_a_lost_worker_is_replaced_and_its_cell_goes_on(undisturbed: Path, tmp_p
     process = qstudy(tmp_path, "run", "grid.yaml", "--workers", "1", "--batch-size", "2", QSTUDY_TEST_TOKEN=token)
     wait_for_samples(process, study)
     # Ray names an actor's process after its class and what it runs.
-    workers = [pid for pid in processes_with(token) if "Worker" in command_of(pid)]
+    workers = [pid for pid in processes_with(token) if command_of(pid).startswith("ray::Worker")]
     assert workers
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
