@@ -115,11 +115,11 @@ def test_a_killed_run_resumes_to_exactly_the_numbers_of_an_undisturbed_one(undis
 
 def test_a_lost_worker_is_replaced_and_its_cell_goes_on(undisturbed: Path, tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text(GRID)
-    study, token = tmp_path / "studies" / "little", f"test-{os.getpid()}-{time.monotonic_ns()}"
-    process = qstudy(tmp_path, "run", "grid.yaml", "--workers", "1", "--batch-size", "2", QSTUDY_TEST_TOKEN=token)
+    study = tmp_path / "studies" / "little"
+    process = qstudy(tmp_path, "run", "grid.yaml", "--workers", "1", "--batch-size", "2")
     wait_for_samples(process, study)
     # Ray names an actor's process after its class and what it runs.
-    workers = [pid for pid in processes_with(token) if command_of(pid).startswith("ray::Worker")]
+    workers = [pid for pid in descendants(process.pid) if command_of(pid).startswith("ray::Worker")]
     assert workers
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
@@ -131,16 +131,20 @@ def test_a_lost_worker_is_replaced_and_its_cell_goes_on(undisturbed: Path, tmp_p
     assert max(row["attempts"] for row in ResultStore(study).cells()) == 2
 
 
-def processes_with(token: str) -> list[int]:
-    """Processes that inherited this run's environment."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+def descendants(pid: int) -> list[int]:
+    """A process's children, and theirs."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            environment = (folder / "environ").read_bytes()
+            fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if f"QSTUDY_TEST_TOKEN={token}".encode() in environment.split(b"\0"):
-            found.append(int(folder.name))
+        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        found += children.get(waiting[0], [])
+        waiting = waiting[1:] + children.get(waiting[0], [])
     return found
 
 
