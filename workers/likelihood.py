@@ -35,7 +35,8 @@ def conditional_log_likelihood(
     if loaded.family == "causal":
         return float(_target_log_probs(loaded, _row(context_ids, target_ids), len(target_ids)).double().sum())
     # Draws that mask the same tokens ask the model the same: a target of L tokens has at most 2^L - 1 questions.
-    masks, question_of_draw = draw_masks(len(target_ids), settings, key, seed).unique(dim=0, return_inverse=True)
+    draws = draw_masks(len(target_ids), settings, key, seed)
+    masks, question_of_draw = torch.unique(draws, dim=0, return_inverse=True)
     chunks = [
         _masked_losses(loaded, context_ids, target_ids, masks[start : start + batch_size])
         for start in range(0, len(masks), batch_size)
