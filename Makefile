@@ -20,7 +20,7 @@ check: .venv/ready
 # Trains the demo's models again, about an hour on two cores.
 demo-models: .venv/ready
 	MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=1000000000 \
-		$(BIN)/python -m grids.demo.train --out grids/demo/models
+		$(BIN)/python -m grids.demo.train --out grids/demo/models --work .demo-models
 
 # torch is left out of the lock: the same command takes its CPU build where only that is at hand, else its CUDA build.
 lock: .venv/ready
