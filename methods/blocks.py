@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.calibration import check_calibration
+from methods.transforms import online_transform
 
 # Linears that share an input, in the order of the data flow.
 STAGES: tuple[tuple[str, ...], ...] = (
@@ -85,8 +86,14 @@ class Stage:
         return found
 
     def inputs(self) -> Iterator[Tensor]:
-        """The shared input of each calibration batch, [batch, length, in_features], on the compute device."""
-        return self._step.inputs_of(self._step.block.get_submodule(self._names[0]))
+        """The shared input of each calibration batch, [batch, length, in_features], on the compute device.
+
+        It is what meets the weights: where the linears transform their input, the transformed one.
+        """
+        first = self._step.block.get_submodule(self._names[0])
+        transform = online_transform(first)
+        for inputs in self._step.inputs_of(first):
+            yield inputs if transform is None else transform(inputs)
 
     def replace(self, name: str, module: nn.Module) -> None:
         """Puts `module` in the place of the linear of that full name (later, where errors are not propagated)."""
@@ -115,10 +122,14 @@ class BlockStep:
             yield hidden.to(self._walk.device)
 
     @torch.no_grad()
-    def inputs_of(self, module: nn.Module) -> Iterator[Tensor]:
-        """What enters a submodule of the block, batch by batch; the rest of the block's forward is not computed."""
+    def calls_of(self, module: nn.Module) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """How the block calls a submodule, batch by batch; the rest of the block's forward is not computed."""
         for hidden in self.inputs():
-            arguments, kwargs = _call_of(module, partial(self.forward, hidden))
+            yield _call_of(module, partial(self.forward, hidden))
+
+    def inputs_of(self, module: nn.Module) -> Iterator[Tensor]:
+        """What enters a submodule of the block, batch by batch."""
+        for arguments, kwargs in self.calls_of(module):
             entered = arguments[0] if arguments else kwargs["hidden_states"]
             assert isinstance(entered, Tensor)
             yield entered
@@ -142,6 +153,11 @@ class BlockStep:
             replace_module(self.block, local_name, module)
         else:
             self._waiting[local_name] = module
+
+    def write_back(self) -> None:
+        """Writes the linears' weights, changed in place on another device, into the memory where the model was."""
+        for name, weight in self._walk.weights_at_home(self.name).items():
+            weight.copy_(self.block.get_submodule(name).get_parameter("weight"))
 
     def finish(self, *, is_last: bool) -> None:
         """Turns the cached hidden states into the next block's inputs, then makes waiting replacements."""
@@ -181,6 +197,12 @@ class BlockWalk:
         self.device = compute.device or self._home
         self.cache_device = compute.cache_device or self.device
         self.propagate_error = propagate_error
+        # A block on another device is a copy. Who holds a weight at home (the audit) must still see what becomes of it.
+        self._weights = {
+            name: linear.get_parameter("weight").detach()
+            for name, linear in block_linears(model).items()
+            if self.device.type != self._home.type
+        }
 
     def __iter__(self) -> Iterator[BlockStep]:
         blocks = decoder_blocks(self._model)
@@ -195,6 +217,11 @@ class BlockWalk:
     def block_kwargs(self, batch_size: int) -> dict[str, Any]:
         """What the model hands a block besides hidden states, for a batch of that many samples."""
         return self._kwargs[batch_size]
+
+    def weights_at_home(self, block_name: str) -> dict[str, Tensor]:
+        """The full-precision weights of a block by local name, as they lie where the model was; none if it stayed."""
+        prefix = f"{block_name}."
+        return {name.removeprefix(prefix): weight for name, weight in self._weights.items() if name.startswith(prefix)}
 
     @torch.no_grad()
     def _enter_first_block(self, block: nn.Module, token_ids: Tensor) -> Tensor:

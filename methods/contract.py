@@ -50,7 +50,8 @@ class QuantizationReport:
     """What a method did to a model.
 
     changed_parameters: full names of parameters outside the blocks' linears that the method changed (a rotation's
-    embeddings and norms); they belong to the artifact.
+    embeddings and norms); they belong to the artifact. left_out: what the method's parameters leave at 16 bits although
+    the scheme says otherwise, as the audit must be told: full names of linears (their weights), and `key` for all keys.
     """
 
     method: str
@@ -59,6 +60,7 @@ class QuantizationReport:
     linears: tuple[LinearReport, ...]
     changed_parameters: tuple[str, ...]
     seconds: float
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON-able data."""
@@ -78,6 +80,7 @@ class QuantizationJob:
     num_linears: int
     linears: list[LinearReport] = field(default_factory=list)
     changed_parameters: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def report(self, linear: LinearReport) -> None:
         """Notes a finished linear and tells the caller how far the method is."""
@@ -150,6 +153,7 @@ class Method(ABC, Generic[P]):
             linears=tuple(job.linears),
             changed_parameters=tuple(job.changed_parameters),
             seconds=time.monotonic() - start,
+            left_out=tuple(job.left_out),
         )
 
     def _check(self, model: nn.Module, scheme: Scheme, calibration: Tensor | None) -> dict[str, nn.Module]:

@@ -26,16 +26,17 @@ from methods.contract import (
     refuse_full_precision_weights,
 )
 from methods.linear import QuantLinear
-from methods.operands import OperandParameters
+from methods.operands import OperandParameters, SkipParameters
 from methods.quantized_weight import QuantizedWeight, check_weight, relative_error
 from methods.quantizer import NonFiniteError, QuantGrid, Quantizer
+from methods.rtn import keep_weight
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _DAMPING_STEPS = (1, 10, 100)
 
 
-class GptqParameters(OperandParameters):
-    """Parameters of GPTQ; the defaults are the authors' code's, with asymmetric grids."""
+class GptqSettings(MethodParameters):
+    """How GPTQ solves; the defaults are the authors' code's."""
 
     act_order: bool = Field(False, description="columns in falling order of the Hessian's diagonal")
     static_groups: bool = Field(False, description="group scales from the weights as they were given")
@@ -43,6 +44,10 @@ class GptqParameters(OperandParameters):
     block_size: int = Field(128, ge=1, description="columns between two updates of the rest of the weight")
     propagate_error: bool = Field(True, description="inputs come through what is already quantized")
     hessian_dtype: Literal["float32", "float64"] = "float32"
+
+
+class GptqParameters(GptqSettings, SkipParameters, OperandParameters):
+    """Parameters of GPTQ; the defaults are the authors' code's, with asymmetric grids."""
 
 
 class Gptq(Method[GptqParameters]):
@@ -57,26 +62,36 @@ class Gptq(Method[GptqParameters]):
         return refuse_full_precision(scheme) or refuse_full_precision_weights(scheme)
 
     def quantize_blocks(self, job: QuantizationJob) -> None:
-        assert job.calibration is not None
         self.parameters.quantize_attention(job.model, job.scheme)
+        self.round_linears(job)
+
+    def round_linears(self, job: QuantizationJob) -> None:
+        """Rounds every linear of every block, in a walk of its own."""
+        assert job.calibration is not None
         walk = BlockWalk(
             job.model, job.calibration, compute=job.compute, propagate_error=self.parameters.propagate_error
         )
         for block in walk:
             for stage in block.stages():
-                self._quantize_stage(stage, job)
+                self.round_stage(stage, job)
 
-    def _quantize_stage(self, stage: Stage, job: QuantizationJob) -> None:
+    def round_stage(self, stage: Stage, job: QuantizationJob) -> None:
+        """Rounds the linears of one stage of a walk, with one Hessian."""
         parameters = self.parameters
         quantizer = parameters.weight_quantizer(job.scheme)
         activation = parameters.activation_quantizer(job.scheme)
         assert quantizer is not None
+        linears = stage.linears
+        for name in [name for name in linears if parameters.skips(name)]:
+            linear = linears.pop(name)
+            stage.replace(name, keep_weight(name, linear, activation, job))
+        if not linears:
+            return
         hessian = accumulate_hessian(
             # The product that is approximated is Q(x) W^T where activations are quantized too.
             (inputs if activation is None else activation(inputs) for inputs in stage.inputs()),
             dtype=_DTYPES[parameters.hessian_dtype],
         )
-        linears = stage.linears
         factor = factorize(
             hessian,
             damp_percent=parameters.damp_percent,

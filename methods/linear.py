@@ -13,14 +13,15 @@ from grids.schemes import FULL_PRECISION_BITS
 from methods.dynamic import DynamicQuantizer
 from methods.quantized_weight import QuantizedWeight
 from methods.quantizer import Quantizer
+from methods.transforms import OnlineTransform, online_transform
 
 
 class QuantLinear(nn.Module):
-    """y = Q(x) W^T + b, with W on the grid of its codes.
+    """y = Q(T(x)) W^T + b, with W on the grid of its codes.
 
     The codes are the truth; `weight` is their dequantized copy in the model's dtype, made once, so that a forward costs
-    one ordinary matrix product. Inputs are rounded per token by `activation`; None leaves them alone. A weight that the
-    scheme leaves at 16 bits has no codes and is kept as it is.
+    one ordinary matrix product. Inputs go through `transform`, then are rounded per token by `activation`; None leaves
+    them alone. A weight that the scheme leaves at 16 bits has no codes and is kept as it is.
     """
 
     codes: Tensor | None
@@ -37,6 +38,7 @@ class QuantLinear(nn.Module):
         bias: Tensor | None,
         activation: Quantizer | None,
         dtype: torch.dtype,
+        transform: OnlineTransform | None = None,
     ) -> None:
         super().__init__()
         stored = weight if isinstance(weight, QuantizedWeight) else None
@@ -51,16 +53,23 @@ class QuantLinear(nn.Module):
         self.register_buffer("weight", dense.to(dtype), persistent=stored is None)
         self.register_buffer("bias", None if bias is None else bias.detach().to(dtype))
         self.activation = None if activation is None else DynamicQuantizer(activation)
+        self.transform = transform
 
     @classmethod
     def from_linear(
         cls, linear: nn.Linear, weight: QuantizedWeight | Tensor, *, activation: Quantizer | None = None
     ) -> Self:
-        """Takes the place of `linear`, with its bias and dtype. Raises ValueError where the shapes differ."""
+        """Takes the place of `linear`, with its bias, dtype and transform. Raises ValueError if the shapes differ."""
         shape = weight.codes.shape if isinstance(weight, QuantizedWeight) else weight.shape
         if shape != linear.weight.shape:
             raise ValueError(f"a weight of shape {tuple(shape)} for a linear of shape {tuple(linear.weight.shape)}")
-        return cls(weight, bias=linear.bias, activation=activation, dtype=linear.weight.dtype)
+        return cls(
+            weight,
+            bias=linear.bias,
+            activation=activation,
+            dtype=linear.weight.dtype,
+            transform=online_transform(linear),
+        )
 
     @property
     def quantized_weight(self) -> QuantizedWeight | None:
@@ -88,6 +97,8 @@ class QuantLinear(nn.Module):
         return float(FULL_PRECISION_BITS) if stored is None else stored.bits_per_weight
 
     def forward(self, inputs: Tensor) -> Tensor:
+        if self.transform is not None:
+            inputs = self.transform(inputs)
         if self.activation is not None:
             inputs = self.activation(inputs)
         return F.linear(inputs, self.weight, self.bias)

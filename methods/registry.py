@@ -5,12 +5,16 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from methods.awq import Awq
 from methods.contract import Method, MethodParameters
+from methods.duquant import Duquant
 from methods.gptq import Gptq
+from methods.quarot import Quarot
 from methods.rtn import Rtn
+from methods.smoothquant import SmoothQuant
 
 ENTRY_POINT_GROUP = "qstudy.methods"
-_BUILT_IN: tuple[type[Method[Any]], ...] = (Rtn, Gptq)
+_BUILT_IN: tuple[type[Method[Any]], ...] = (Rtn, Gptq, Awq, SmoothQuant, Quarot, Duquant)
 
 
 class MethodPluginError(RuntimeError):

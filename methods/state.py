@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.attention import attention_operands, quantize_attention
+from methods.attention import OperandQuantizers, attention_operands, quantize_attention
 from methods.blocks import block_linears, decoder_blocks, replace_module
-from methods.dynamic import DynamicQuantizer
 from methods.linear import QuantLinear
 from methods.packing import pack_codes, unpack_codes
 from methods.quantized_weight import QuantizedWeight
 from methods.quantizer import Quantizer
+from methods.transforms import TRANSFORMS, OnlineTransform
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 
 def quantized_state(
@@ -30,15 +30,21 @@ def quantized_state(
     """
     tensors: dict[str, Tensor] = {}
     linears: dict[str, Any] = {}
+    transforms: dict[str, Any] = {}
     for name, linear in block_linears(model).items():
         if not isinstance(linear, QuantLinear):
             raise ValueError(f"{name} is not quantized: there is no state to save")
         linears[name] = _save_linear(name, linear, tensors)
+    for name, (transform, users) in _shared_transforms(model).items():
+        transforms[name] = {"kind": transform.kind, "options": transform.options(), "linears": users}
+        for key, tensor in transform.state_dict().items():
+            tensors[f"{name}.transform.{key}"] = _detached(tensor)
     for name in changed_parameters:
         tensors[name] = _detached(model.get_parameter(name))
     layout = {
         "layout_version": LAYOUT_VERSION,
         "linears": linears,
+        "transforms": transforms,
         "attention": _attention_layout(model),
         "changed_parameters": sorted(changed_parameters),
     }
@@ -57,19 +63,23 @@ def restore_quantized(model: nn.Module, tensors: Mapping[str, Tensor], layout: M
     if originals.keys() != layout["linears"].keys():
         odd = sorted(originals.keys() ^ layout["linears"].keys())
         raise ValueError(f"state and model have different linears: {odd[0]} and {len(odd) - 1} more")
+    transforms = _restore_transforms(tensors, layout["transforms"])
     for name, linear in originals.items():
         if not isinstance(linear, nn.Linear):
             raise ValueError(f"{name} is quantized already: restore into a freshly loaded model")
-        replace_module(model, name, _restore_linear(name, linear, tensors, layout["linears"][name]))
+        restored = _restore_linear(name, linear, tensors, layout["linears"][name], transforms.get(name))
+        replace_module(model, name, restored)
     for name in layout["changed_parameters"]:
         parameter, saved = model.get_parameter(name), _tensor(tensors, name)
         if parameter.shape != saved.shape:
             raise ValueError(
                 f"{name} has shape {tuple(saved.shape)} in the state, {tuple(parameter.shape)} in the model"
             )
-        parameter.copy_(saved)
-    attention = layout["attention"]
-    quantize_attention(model, kv=_quantizer(attention["kv"]), query=_quantizer(attention["query"]))
+        # A parameter of its own: a tied head may have been changed apart from the embeddings.
+        owner, _, attribute = name.rpartition(".")
+        restored_parameter = nn.Parameter(saved.to(parameter), requires_grad=parameter.requires_grad)
+        setattr(model.get_submodule(owner), attribute, restored_parameter)
+    quantize_attention(model, _restore_operands(layout["attention"]))
 
 
 def _save_linear(name: str, linear: QuantLinear, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -92,12 +102,16 @@ def _save_linear(name: str, linear: QuantLinear, tensors: dict[str, Tensor]) -> 
         "has_codes": stored is not None,
         "symmetric": stored is not None and stored.symmetric,
         "has_group_index": stored is not None and stored.group_index is not None,
-        "activation": _quantizer_layout(linear.activation),
+        "activation": None if linear.activation is None else asdict(linear.activation.quantizer),
     }
 
 
 def _restore_linear(
-    name: str, linear: nn.Linear, tensors: Mapping[str, Tensor], layout: Mapping[str, Any]
+    name: str,
+    linear: nn.Linear,
+    tensors: Mapping[str, Tensor],
+    layout: Mapping[str, Any],
+    transform: OnlineTransform | None,
 ) -> QuantLinear:
     shape = tuple(layout["shape"])
     if shape != linear.weight.shape:
@@ -122,26 +136,51 @@ def _restore_linear(
         bias=_tensor(tensors, f"{name}.bias") if linear.bias is not None else None,
         activation=_quantizer(layout["activation"]),
         dtype=linear.weight.dtype,
+        transform=transform,
     )
     return restored.to(linear.weight.device)
+
+
+def _shared_transforms(model: nn.Module) -> dict[str, tuple[OnlineTransform, list[str]]]:
+    """Each transform by the name of the first linear that has it, with all that share it."""
+    found: dict[int, tuple[OnlineTransform, list[str]]] = {}
+    for name, linear in block_linears(model).items():
+        transform = linear.transform
+        if isinstance(transform, OnlineTransform):
+            found.setdefault(id(transform), (transform, []))[1].append(name)
+    return {users[0]: (transform, users) for transform, users in found.values()}
+
+
+def _restore_transforms(tensors: Mapping[str, Tensor], layouts: Mapping[str, Any]) -> dict[str, OnlineTransform]:
+    """The transform of each linear that has one; linears that shared one share it again."""
+    restored: dict[str, OnlineTransform] = {}
+    for name, layout in layouts.items():
+        if layout["kind"] not in TRANSFORMS:
+            raise ValueError(
+                f"{name} has the transform {layout['kind']!r} in the state; known: {', '.join(TRANSFORMS)}"
+            )
+        kind, prefix = TRANSFORMS[layout["kind"]], f"{name}.transform."
+        own = {key: _tensor(tensors, prefix + key) for key in kind.tensor_names}
+        transform = kind.restore(layout["options"], own)
+        restored |= dict.fromkeys(layout["linears"], transform)
+    return restored
 
 
 def _attention_layout(model: nn.Module) -> dict[str, Any]:
     """The operand quantizers, which are the same in every block."""
     operands = [attention_operands(block) for block in decoder_blocks(model)]
-    layouts = [
-        {
-            "kv": None if found is None else _quantizer_layout(found.key),
-            "query": None if found is None else _quantizer_layout(found.query),
-        }
-        for found in operands
-    ]
+    layouts = [asdict(OperandQuantizers() if found is None else found.quantizers) for found in operands]
     assert all(layout == layouts[0] for layout in layouts), "blocks differ in their attention operands"
     return layouts[0]
 
 
-def _quantizer_layout(quantizer: DynamicQuantizer | None) -> dict[str, Any] | None:
-    return None if quantizer is None else asdict(quantizer.quantizer)
+def _restore_operands(layout: Mapping[str, Any]) -> OperandQuantizers:
+    return OperandQuantizers(
+        key=_quantizer(layout["key"]),
+        value=_quantizer(layout["value"]),
+        query=_quantizer(layout["query"]),
+        rotate_keys=layout["rotate_keys"],
+    )
 
 
 def _quantizer(layout: Mapping[str, Any] | None) -> Quantizer | None:

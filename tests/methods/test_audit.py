@@ -186,3 +186,11 @@ def test_every_finding_is_told_at_once(quantized, held_out):
 def test_the_audit_leaves_no_hook_behind(quantized, held_out):
     audit(quantized, parse_scheme(SCHEME), held_out)
     assert not any(module._forward_hooks for module in quantized.modules())
+
+
+def test_what_is_said_to_be_left_out_must_be_at_full_precision_and_exist(quantized, held_out):
+    with pytest.raises(AuditError) as caught:
+        audit(quantized, parse_scheme(SCHEME), held_out, left_out=(DOWN, "key", "model.layers.9.mlp.down_proj"))
+    assert f"{DOWN} has 4-bit weights, not 16" in caught.value.findings
+    assert "model.layers.0.self_attn has key operands of 4 bits, not 16" in caught.value.findings
+    assert "model.layers.9.mlp.down_proj is said to be left out, but there is no such linear" in caught.value.findings

@@ -285,3 +285,20 @@ def test_missing_calibration_and_odd_groups_are_refused_before_anything_changes(
     with pytest.raises(ValueError, match="gptq does not serve w16a8"):
         method.quantize(model, parse_scheme("w16a8"), token_ids, seed=0)
     assert torch.equal(logits(model, token_ids), expected)
+
+
+@pytest.mark.parametrize("skip", [["q_proj", "k_proj", "v_proj"], ["q_proj"], ["up_proj"]])
+def test_skipped_linears_keep_their_weights_and_the_others_of_their_stage_are_solved(
+    build_model, token_ids, held_out, skip
+):
+    model, whole = build_model(), build_model()
+    plain = original_weights(build_model())
+    report = Gptq(GptqParameters(skip=skip)).quantize(model, parse_scheme("w4a16"), token_ids, seed=0)
+    Gptq(GptqParameters()).quantize(whole, parse_scheme("w4a16"), token_ids, seed=0)
+    skipped = {name for name in plain if name.rpartition(".")[2] in skip}
+    assert set(report.left_out) == skipped
+    audit(model, parse_scheme("w4a16"), held_out, left_out=report.left_out)
+    assert all(torch.equal(model.get_submodule(name).weight, plain[name]) for name in skipped)
+    first_kept = next(name for name in plain if name not in skipped)
+    if first_kept.endswith("k_proj"):
+        assert torch.equal(model.get_submodule(first_kept).weight, whole.get_submodule(first_kept).weight)

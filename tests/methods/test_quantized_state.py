@@ -109,11 +109,19 @@ def test_state_of_another_model_is_refused(build_model, state):
 
 def test_incomplete_state_and_unknown_layout_are_refused(build_model, state):
     tensors, layout = state
-    with pytest.raises(ValueError, match="layout version 2, not 1"):
-        restore_quantized(build_model(), tensors, layout | {"layout_version": 2})
+    with pytest.raises(ValueError, match="layout version 3, not 2"):
+        restore_quantized(build_model(), tensors, layout | {"layout_version": 3})
     del tensors["model.layers.1.mlp.up_proj.scale"]
     with pytest.raises(ValueError, match=r"lacks the tensor model\.layers\.1\.mlp\.up_proj\.scale"):
         restore_quantized(build_model(), tensors, layout)
+
+
+def test_a_transform_of_a_kind_that_is_not_known_is_refused_by_name(build_model, state):
+    tensors, layout = state
+    name = "model.layers.0.mlp.down_proj"
+    transforms = {name: {"kind": "butterfly", "options": {}, "linears": [name]}}
+    with pytest.raises(ValueError, match=r"down_proj has the transform 'butterfly' in the state; known: hadamard"):
+        restore_quantized(build_model(), tensors, layout | {"transforms": transforms})
 
 
 def test_restoring_twice_is_refused(build_model, state):

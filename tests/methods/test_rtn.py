@@ -130,3 +130,23 @@ def test_weights_that_are_not_finite_are_refused_by_name(build_model):
 def test_impossible_parameters_are_refused(parameters):
     with pytest.raises(ValidationError):
         RtnParameters(**parameters)
+
+
+def test_skipped_linears_keep_their_weights_and_the_audit_lists_them(build_model, held_out):
+    plain = original_weights(build_model())
+    model, report = quantized(build_model(), "w4a8", skip=["down_proj", "q_proj"])
+    skipped = [name for name in plain if name.endswith(("q_proj", "down_proj"))]
+    assert report.left_out == tuple(skipped)
+    found = audit(model, parse_scheme("w4a8"), held_out, left_out=report.left_out)
+    assert found.left_out == tuple(skipped)
+    for row in found.linears:
+        assert (row.weight_bits, row.activation_bits) == (16 if row.name in skipped else 4, 8)
+        assert torch.equal(model.get_submodule(row.name).weight, plain[row.name]) == (row.name in skipped)
+
+
+def test_the_order_in_which_skipped_linears_are_named_is_not_part_of_the_parameters():
+    assert RtnParameters(skip=["down_proj", "q_proj"]) == RtnParameters(skip=["q_proj", "down_proj", "q_proj"])
+
+
+def test_nothing_is_left_out_of_a_scheme_that_leaves_weights_alone(build_model):
+    assert quantized(build_model(), "w16a8", skip=["q_proj"])[1].left_out == ()
