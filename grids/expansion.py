@@ -39,9 +39,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a method calibrates on. `digest` is the hash of the data."""
+    """What a method calibrates on.
 
-    path: str
+    `source` is a local file, or the name of a hub data set; `digest` is the hash of the file and of the column that is
+    read, or the data set's hub id and split; `label` tells the calibrations of a grid apart, empty where there is one.
+    """
+
+    source: str
+    field: str
+    label: str
     digest: str
     num_samples: int
     length: int
@@ -49,7 +55,7 @@ class Calibration:
     mask: MaskPolicy
 
     def identity(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "path"}
+        return {key: value for key, value in vars(self).items() if key not in ("source", "field", "label")}
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Variant:
 
     model: Model
     method: str
-    method_label: str
+    method_name: str
     method_version: int
     parameters: Mapping[str, Any]
     scheme: Scheme
@@ -68,6 +74,12 @@ class Variant:
     @property
     def is_full_precision(self) -> bool:
         return self.method == FULL_PRECISION
+
+    @property
+    def method_label(self) -> str:
+        """How tables call the method: with its calibration where the grid has several."""
+        calibration = self.calibration.label if self.calibration else ""
+        return f"{self.method_name}, {calibration}" if calibration else self.method_name
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -129,7 +141,8 @@ class Cell:
         variant = self.variant
         return {
             "model": variant.model.label,
-            "method": variant.method_label,
+            "method": variant.method_name,
+            "calibration": variant.calibration.label if variant.calibration else "",
             "scheme": variant.scheme.name,
             "task": self.task.info.name,
             "seed": variant.seed,

@@ -20,6 +20,30 @@ from grids.schema import CalibrationEntry, Grid, MethodEntry, ModelEntry, TaskEn
 from grids.schemes import Scheme, parse_scheme
 from grids.tasks import TaskInfo, find_tasks
 
+TEXT_SUFFIXES = (".txt", ".md")
+COLUMN_SUFFIXES = (".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class HubText:
+    """A text data set on the hub."""
+
+    path: str
+    subset: str | None
+    split: str
+    field: str = "text"
+
+    @property
+    def digest(self) -> str:
+        return ":".join(filter(None, [self.path, self.subset, self.split, self.field]))
+
+
+# What the public code of the five methods calibrates on.
+HUB_TEXTS = {
+    "wikitext2": HubText("Salesforce/wikitext", "wikitext-2-raw-v1", "train"),
+    "pileval": HubText("mit-han-lab/pile-val-backup", None, "validation"),
+}
+
 
 class MethodInfo(Protocol):
     """What the planner asks a method; `methods` answers it."""
@@ -95,7 +119,7 @@ class _Resolver:
             raise GridError("the list is empty, so nothing would be quantized", key=missing)
         methods = [self._method(index, entry) for index, entry in enumerate(self._grid.methods)]
         self._refuse_twins("methods", [label for label, _, _ in methods])
-        calibration = self._calibration(self._grid.calibration)
+        calibrations = self._calibrations()
         for seed in dict.fromkeys(self._grid.seeds):
             yield Variant(model, FULL_PRECISION, FULL_PRECISION, 0, {}, Scheme(), None, seed)
             for scheme in schemes:
@@ -103,10 +127,10 @@ class _Resolver:
                     continue
                 for label, name, parameters in methods:
                     info = self._catalog.methods[name]
-                    used = calibration if info.needs_calibration else None
-                    if info.needs_calibration and used is None:
+                    if info.needs_calibration and not calibrations:
                         raise GridError(f"method {name!r} needs calibration data; none is given", key="calibration")
-                    yield Variant(model, name, label, info.version, parameters, scheme, used, seed)
+                    for calibration in calibrations if info.needs_calibration else [None]:
+                        yield Variant(model, name, label, info.version, parameters, scheme, calibration, seed)
 
     def _method(self, index: int, entry: MethodEntry) -> tuple[str, str, dict[str, Any]]:
         """(label, name, every parameter)"""
@@ -142,14 +166,29 @@ class _Resolver:
                     return f"a group of {group_size} does not divide the {size} inputs of a linear of {label}"
         return self._catalog.methods[variant.method].refusal(variant.parameters, variant.scheme)
 
-    def _calibration(self, entry: CalibrationEntry | None) -> Calibration | None:
-        if entry is None:
-            return None
+    def _calibrations(self) -> list[Calibration]:
+        entries = self._grid.calibrations
+        self._refuse_twins("calibrations", [entry.label for entry in entries])
+        labels = [entry.label if len(entries) > 1 else "" for entry in entries]
+        return [
+            self._calibration(index, entry, label)
+            for index, (entry, label) in enumerate(zip(entries, labels, strict=True))
+        ]
+
+    def _calibration(self, index: int, entry: CalibrationEntry, label: str) -> Calibration:
         path = (self._folder / Path(entry.dataset).expanduser()).resolve()
-        if not path.is_file():
-            raise GridError(f"no such text file: {path}", key="calibration.dataset")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        return Calibration(str(path), digest, entry.num_samples, entry.length, entry.seed, entry.mask)
+        if path.is_file():
+            if path.suffix not in TEXT_SUFFIXES + COLUMN_SUFFIXES:
+                allowed = ", ".join(TEXT_SUFFIXES + COLUMN_SUFFIXES)
+                raise GridError(f"cannot read {path}; a file ends in {allowed}", key=f"calibrations[{index}].dataset")
+            column = entry.field.encode() if path.suffix in COLUMN_SUFFIXES else b""
+            source, digest = str(path), hashlib.sha256(path.read_bytes() + column).hexdigest()[:16]
+        elif entry.dataset in HUB_TEXTS:
+            source, digest = entry.dataset, HUB_TEXTS[entry.dataset].digest
+        else:
+            hint = unknown_name("data set", entry.dataset, HUB_TEXTS)
+            raise GridError(f"no such text file: {path}; or {hint}", key=f"calibrations[{index}].dataset")
+        return Calibration(source, entry.field, label, digest, entry.num_samples, entry.length, entry.seed, entry.mask)
 
     def _tasks(self, families: set[Family]) -> list[CellTask]:
         folders = [*self._catalog.task_folders, *(self._folder / path for path in self._grid.task_path)]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from grids.protocol import Settings
 from grids.schemes import parse_scheme
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-MaskPolicy = Literal["none", "uniform"]
+# Policies that need no model, and all.
+TokenMaskPolicy = Literal["none", "uniform", "timestep"]
+MaskPolicy = Literal["none", "uniform", "timestep", "on-policy"]
 _NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -54,13 +56,19 @@ class TaskEntry(Settings):
 
 
 class CalibrationEntry(Settings):
-    """What methods calibrate on: windows of a text file, drawn by seed."""
+    """What methods calibrate on: windows of a text, drawn by seed."""
 
-    dataset: str = Field(min_length=1, description="a local text file, relative to the grid file")
+    dataset: str = Field(min_length=1, description="wikitext2, pileval, or a local file, relative to the grid file")
+    field: str = Field("text", description="the column that holds the text in a jsonl or parquet file")
+    name: str | None = Field(None, pattern=_NAME_PATTERN, description="how tables call it; default: its mask policy")
     num_samples: int = Field(128, ge=1)
     length: int = Field(2048, ge=2)
     seed: int = 0
     mask: MaskPolicy = "none"
+
+    @property
+    def label(self) -> str:
+        return self.name or self.mask
 
 
 class Exclusion(Settings):
@@ -68,6 +76,7 @@ class Exclusion(Settings):
 
     model: str | None = None
     method: str | None = None
+    calibration: str | None = None
     scheme: str | None = None
     task: str | None = None
     seed: int | None = None
@@ -95,11 +104,22 @@ class Grid(Settings):
     task_path: list[str] = Field([], description="folders of lm-eval task files, relative to the grid file")
     preset: str = "paper"
     protocol: ProtocolEntry = ProtocolEntry()
-    calibration: Annotated[CalibrationEntry, _entry("dataset")] | None = None
+    calibrations: list[Annotated[CalibrationEntry, _entry("dataset")]] = []
     seeds: list[int] = Field([0], min_length=1)
     exclude: list[Exclusion] = []
     limit: int | None = Field(None, ge=1, description="items per task")
     dtype: Dtype = "bfloat16"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_calibration_is_a_list_of_one(cls, values: Any) -> Any:
+        """`calibration: X` stands for `calibrations: [X]`."""
+        if isinstance(values, dict) and values.get("calibration") is not None:
+            if "calibrations" in values:
+                raise ValueError("give calibration or calibrations, not both")
+            values = dict(values)
+            values["calibrations"] = [values.pop("calibration")]
+        return values
 
     @field_validator("schemes")
     @classmethod

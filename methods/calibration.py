@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from grids.schema import MaskPolicy
+from grids.schema import TokenMaskPolicy
 
 
 def sample_windows(token_ids: Tensor, num_samples: int, length: int, seed: int) -> Tensor:
@@ -30,12 +30,13 @@ def sample_windows(token_ids: Tensor, num_samples: int, length: int, seed: int) 
     return token_ids.long()[starts[:, None] + torch.arange(length)]
 
 
-def apply_mask_policy(windows: Tensor, policy: MaskPolicy, *, mask_token_id: int | None, seed: int) -> Tensor:
+def apply_mask_policy(windows: Tensor, policy: TokenMaskPolicy, *, mask_token_id: int | None, seed: int) -> Tensor:
     """Windows [num_samples, length] as a diffusion model meets them; the input is left as it is.
 
     `none` keeps every token, as all public calibration code does. `uniform` draws t ~ U(0, 1) for each window and masks
-    each token with probability t, the forward process of LLaDA (arXiv 2502.09992, section 2).
-    Raises ValueError for `uniform` where the model has no mask token.
+    each token with probability t, the forward process of LLaDA (arXiv 2502.09992, section 2). `timestep` does the same
+    with t stratified: window i of n draws it from [i / n, (i + 1) / n), so that every noise level has its share.
+    Raises ValueError for a policy that masks where the model has no mask token.
     """
     if policy == "none":
         return windows.clone()
@@ -45,6 +46,8 @@ def apply_mask_policy(windows: Tensor, policy: MaskPolicy, *, mask_token_id: int
     for index, window in enumerate(masked):
         generator = torch.Generator().manual_seed(_draw(seed, index, "mask"))
         t = torch.rand((), generator=generator)
+        if policy == "timestep":
+            t = (index + t) / len(masked)
         is_masked = torch.rand(window.shape, generator=generator) < t
         window[is_masked.to(window.device)] = mask_token_id
     return masked

@@ -81,14 +81,16 @@ def _plan_cell(
         if retry_failed:
             return PlannedCell(cell, "run", f"failed before ({failure})")
         return PlannedCell(cell, "failed", failure)
-    names = {key: str(value) for key, value in cell.names().items()}
-    old = by_names.get(tuple(names[key] for key in _NAME_KEYS))
+    variant = cell.variant
+    old = by_names.get(
+        (variant.model.label, variant.method_label, variant.scheme.name, cell.task.info.name, str(variant.seed))
+    )
     if old is not None:
         return PlannedCell(cell, "stale", "; ".join(changed_fields(json.loads(old["config"]), cell.identity())))
     return PlannedCell(cell, "run", "no result yet")
 
 
-_NAME_KEYS = ("model", "method", "scheme", "task", "seed")
+_NAME_KEYS = ("model", "method", "calibration", "scheme", "task", "seed")
 
 
 def _names(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -42,6 +42,33 @@ def test_exclude_leaves_out_partial_matches_only(study_of: StudyOf, small_grid: 
     assert {(c.names()["method"], c.names()["task"]) for c in left_out} == {("rtn", "sums")}
 
 
+def test_calibrations_are_an_axis_of_the_methods_that_calibrate(study_of: StudyOf, small_grid: str) -> None:
+    one = "calibration: {dataset: text.txt, num_samples: 4, length: 8}"
+    several = "\n".join(
+        ["calibrations:"]
+        + [f"  - {{dataset: text.txt, num_samples: 4, length: 8, mask: {mask}}}" for mask in ("none", "uniform")]
+        + ["  - {dataset: text.txt, num_samples: 4, length: 8, mask: timestep, name: by-time}"]
+    )
+    study = study_of(small_grid.replace(one, several))
+    labels = {variant.method_label: variant.variant_id for variant in study.variants()}
+    assert set(labels) == {"none", "rtn", "gptq, none", "gptq, uniform", "gptq, by-time"}
+    served = [variant for variant in study.variants() if variant.method == "gptq"]
+    assert len({variant.variant_id for variant in served}) == 3
+    # A grid with one calibration names no calibration, and means the same variant.
+    assert cell(study_of(small_grid), method="gptq").variant.variant_id == labels["gptq, none"]
+    study = study_of(small_grid.replace(one, several) + "exclude: [{calibration: uniform}, {calibration: none}]\n")
+    assert {variant.method_label for variant in study.variants()} == {"none", "rtn", "gptq, by-time"}
+
+
+def test_a_column_of_a_file_is_part_of_the_calibrations_identity(
+    study_of: StudyOf, small_grid: str, tmp_path: Path
+) -> None:
+    study_of(small_grid)
+    (tmp_path / "text.jsonl").write_text('{"text": "a", "story": "b"}\n')
+    grids = [small_grid.replace("text.txt", name) for name in ("text.jsonl", "text.jsonl, field: story")]
+    assert len({cell(study_of(grid), method="gptq").variant.variant_id for grid in grids}) == 2
+
+
 def test_a_preset_fills_parameters_and_the_grid_has_the_last_word(study_of: StudyOf, small_grid: str) -> None:
     study = study_of(small_grid)
     assert cell(study, method="gptq").variant.parameters == {"symmetric": False, "damp_percent": 0.02}
@@ -62,6 +89,18 @@ def test_a_task_brings_its_group_metric_and_filter(study_of: StudyOf, small_grid
 
 
 BAD_GRIDS = [
+    (
+        "name: x\nmodels: [tiny]\nmethods: [gptq]\nschemes: [w4a16]\ntasks: [capitals]\ncalibration: wikitext\n",
+        "calibrations[0].dataset: no such text file",
+    ),
+    (
+        "name: x\nmodels: [tiny]\nmethods: [gptq]\nschemes: [w4a16]\ntasks: [capitals]\ncalibration: grid.yaml\n",
+        "a file ends in .txt, .md, .jsonl, .parquet",
+    ),
+    (
+        "name: x\nmodels: [tiny]\ntasks: [capitals]\ncalibration: text.txt\ncalibrations: [text.txt]\n",
+        "give calibration or calibrations, not both",
+    ),
     ("", "the grid is empty"),
     ("- a\n- b\n", "a grid is a mapping of keys, not a list"),
     ("name: [", "not valid YAML"),

@@ -38,15 +38,15 @@ def test_every_cell_has_its_own_id(study_of: StudyOf, small_grid: str) -> None:
 # Each field of a grid decides a number (through the resolved settings), or only names, places or selects.
 CLASSIFIED = {
     Grid: (
-        {"models", "methods", "schemes", "tasks", "preset", "protocol", "calibration", "seeds", "limit", "dtype"},
+        {"models", "methods", "schemes", "tasks", "preset", "protocol", "calibrations", "seeds", "limit", "dtype"},
         {"name", "exclude", "task_path"},
     ),
     ModelEntry: ({"path", "revision", "chat_template"}, {"name"}),
     MethodEntry: ({"name", "parameters"}, {"label"}),
     TaskEntry: ({"name", "num_fewshot", "limit", "likelihood", "generation"}, {"group", "metric", "filter"}),
-    CalibrationEntry: ({"dataset", "num_samples", "length", "seed", "mask"}, set()),
+    CalibrationEntry: ({"dataset", "field", "num_samples", "length", "seed", "mask"}, {"name"}),
     ProtocolEntry: ({"likelihood", "generation"}, set()),
-    Exclusion: (set(), {"model", "method", "scheme", "task", "seed"}),
+    Exclusion: (set(), {"model", "method", "calibration", "scheme", "task", "seed"}),
     Protocol: ({"likelihood", "generation"}, set()),
     LikelihoodSettings: ({"mc_num", "strata"}, set()),
     GenerationSettings: ({"gen_length", "steps", "temperature", "eos_ends_answer", "llada", "dream"}, set()),

@@ -86,7 +86,7 @@ def test_only_selects_cells_by_name(grid_cells: list[Cell]) -> None:
     ("only", "complaint"),
     [
         ("scheme", "write KEY=VALUE"),
-        ("colour=red", "with a key of model, method, scheme, task, seed"),
+        ("colour=red", "with a key of model, method, calibration, scheme, task, seed"),
         ("task=fact", "did you mean 'facts'?"),
     ],
 )
