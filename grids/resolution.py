@@ -60,11 +60,15 @@ class MethodInfo(Protocol):
 
 @dataclass(frozen=True)
 class Preset:
-    """A named set of method parameters and protocol settings; `tasks` holds what differs for one task."""
+    """A named set of method parameters and protocol settings.
+
+    `families` holds method parameters that differ for one family of models, `tasks` what differs for one task.
+    """
 
     about: str
 
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    families: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -117,7 +121,7 @@ class _Resolver:
         if bool(schemes) != bool(self._grid.methods):
             missing = "methods" if schemes else "schemes"
             raise GridError("the list is empty, so nothing would be quantized", key=missing)
-        methods = [self._method(index, entry) for index, entry in enumerate(self._grid.methods)]
+        methods = [self._method(index, entry, model.family) for index, entry in enumerate(self._grid.methods)]
         self._refuse_twins("methods", [label for label, _, _ in methods])
         calibrations = self._calibrations()
         for seed in dict.fromkeys(self._grid.seeds):
@@ -132,14 +136,15 @@ class _Resolver:
                     for calibration in calibrations if info.needs_calibration else [None]:
                         yield Variant(model, name, label, info.version, parameters, scheme, calibration, seed)
 
-    def _method(self, index: int, entry: MethodEntry) -> tuple[str, str, dict[str, Any]]:
+    def _method(self, index: int, entry: MethodEntry, family: Family) -> tuple[str, str, dict[str, Any]]:
         """(label, name, every parameter)"""
         place = f"methods[{index}]"
         if entry.name == FULL_PRECISION:
             raise GridError("the full-precision row is added by itself; leave 'none' out", key=place)
         if entry.name not in self._catalog.methods:
             raise GridError(unknown_name("method", entry.name, self._catalog.methods), key=place)
-        given = dict(self._preset.methods.get(entry.name, {})) | entry.parameters
+        of_family = self._preset.families.get(family, {}).get(entry.name, {})
+        given = {**self._preset.methods.get(entry.name, {}), **of_family, **entry.parameters}
         try:
             parameters = self._catalog.methods[entry.name].resolve(given)
         except ValidationError as error:
