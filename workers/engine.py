@@ -94,12 +94,18 @@ class Worker:
 
         report = yield from self._with_progress("quantize", work)
         yield Progress("audit", 0, 1)
-        audit = methods.audit(loaded.model, variant.scheme, audit_windows(loaded, variant), original=original)
+        audit = methods.audit(
+            loaded.model,
+            variant.scheme,
+            audit_windows(loaded, variant),
+            original=original,
+            left_out=report.left_out,
+        )
         row = {
             "num_linears": audit.num_linears,
             "effective_bits": audit.effective_bits,
             "max_relative_error": audit.max_output_error,
-            "audit": json.dumps(audit.to_json()),
+            "audit": json.dumps(audit.to_json() | {"method": report.to_json()}),
             "quantize_seconds": time.monotonic() - started,
             "peak_memory_bytes": torch.cuda.max_memory_allocated() if self._device == "cuda" else None,
             "device": self.device_name,
