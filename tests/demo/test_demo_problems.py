@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grids.demo.data import write_data
-from grids.demo.problems import TASKS, World, seeded
 
 import grids
 from grids import CellTask, find_tasks
+from grids.demo.data import write_data
+from grids.demo.problems import TASKS, World, seeded
 from grids.protocol import Protocol
 from workers.tasks import load_task
 
