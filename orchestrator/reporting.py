@@ -18,7 +18,7 @@ from orchestrator.study_directory import StudyDirectory
 from reports import REPORT_FORMATS, TableOrder, build_report, write_report
 from reports.terminal import terminal_notes, terminal_table
 
-PIPE_WIDTH = 160
+PIPE_WIDTH = 200
 
 
 @dataclass(frozen=True)
