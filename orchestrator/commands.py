@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,13 +89,8 @@ def run_grid(grid_file: Path, options: RunOptions, pool: Pool | None = None) -> 
 
 
 def worker_settings(directory: StudyDirectory, options: RunOptions) -> WorkerSettings:
-    """Cores are shared evenly among workers."""
-    cpus = os.cpu_count() or 1
-    return WorkerSettings(
-        artifact_dir=str(directory.artifact_dir.resolve()),
-        num_threads=max(1, cpus // (options.num_workers or cpus)),
-        batch_size=options.batch_size,
-    )
+    """One thread a worker on CPUs: more would add in another order, and scores must not depend on workers."""
+    return WorkerSettings(artifact_dir=str(directory.artifact_dir.resolve()), batch_size=options.batch_size)
 
 
 def summary(plan: Plan) -> str:
