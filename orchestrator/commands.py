@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from grids import GridError, Study, read_grid, resolve
+from grids import Study, read_grid, resolve
 from orchestrator.catalog import make_catalog
 from orchestrator.planning import Plan, make_plan
 from orchestrator.pools import Pool, RayPool
@@ -125,4 +125,4 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     console.print(summary(plan), highlight=False)
 
 
-__all__ = ["GridError", "RunOptions", "load_study", "plan_grid", "print_plan", "run_grid"]
+__all__ = ["RunOptions", "load_study", "plan_grid", "print_plan", "run_grid"]
