@@ -92,6 +92,10 @@ class LoadedModel:
         first = (attention_mask.long().cumsum(-1) == 1) & attention_mask.bool()
         return torch.where(first[..., None], logits, shifted)
 
+    def logits_at(self, input_ids: Tensor, positions: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Those rows of `logits` where bool [B, T] `positions` is true, in reading order: [positions.sum(), V]."""
+        return self.logits(input_ids, attention_mask)[positions.to(self.device)]
+
 
 def load_model(
     path: str, *, revision: str | None = None, dtype: torch.dtype = torch.float32, device: str = "cpu"
