@@ -93,19 +93,19 @@ class Awq(Method[AwqParameters]):
             job.model, job.calibration, compute=job.compute, propagate_error=self.parameters.propagate_error
         )
         for step in walk:
-            scales, samples = self._search_block(step, job.scheme)
-            fold_block(step, scales, job)
+            found, samples = self._search_block(step, job.scheme)
+            fold_block(step, {place: chosen.scale for place, chosen in found.items()}, job)
             for place, stage in zip(PLACES, step.stages(), strict=True):
-                inputs = samples[place] / scales[place] if place in scales else samples[place]
-                self._round_stage(stage, inputs, job)
+                inputs = samples[place] / found[place].scale if place in found else samples[place]
+                self._round_stage(stage, inputs, job, found[place].ratio if place in found else None)
         # Last, so that the search sees keys and values as they are, as it does activations.
         self.parameters.quantize_attention(job.model, job.scheme)
 
-    def _search_block(self, step: BlockStep, scheme: Scheme) -> tuple[dict[Place, Tensor], dict[Place, Tensor]]:
+    def _search_block(self, step: BlockStep, scheme: Scheme) -> tuple[dict[Place, FoundScale], dict[Place, Tensor]]:
         """Scales and a sample of input tokens for each place of a block, which is left as it was."""
         quantizer = self.parameters.weight_quantizer(scheme)
         assert quantizer is not None
-        scales: dict[Place, Tensor] = {}
+        found: dict[Place, FoundScale] = {}
         samples: dict[Place, Tensor] = {}
         for place in PLACES:
             linears = place_linears(step.block, place)
@@ -115,9 +115,8 @@ class Awq(Method[AwqParameters]):
             if has_own_channels(step.block, place):
                 ratios = [index / self.parameters.num_ratios for index in range(self.parameters.num_ratios)]
                 name = ", ".join(f"{step.name}.{linear}" for linear in linears)
-                found = search_scale(list(linears.values()), inspection, quantizer, ratios, name)
-                scales[place] = found.scale
-        return scales, samples
+                found[place] = search_scale(list(linears.values()), inspection, quantizer, ratios, name)
+        return found, samples
 
     def _inspection(self, step: BlockStep, place: Place) -> Inspection:
         if self.parameters.inspect == "block" and PLACES[place].after_norm:
@@ -126,8 +125,11 @@ class Awq(Method[AwqParameters]):
             return Inspection(entered, lambda index: step.forward(entered[index]))
         return Inspection.of_module(step, step.block.get_submodule(_INSPECTED[place]))
 
-    def _round_stage(self, stage: Stage, inputs: Tensor, job: QuantizationJob) -> None:
-        """Clips and rounds linears that share an input, of which tokens [num_tokens, in] are given."""
+    def _round_stage(self, stage: Stage, inputs: Tensor, job: QuantizationJob, ratio: float | None) -> None:
+        """Clips and rounds linears that share an input, of which tokens [num_tokens, in] are given.
+
+        ratio: alpha of the scale that is in the input already, None where it has none.
+        """
         parameters = self.parameters
         quantizer = parameters.weight_quantizer(job.scheme)
         assert quantizer is not None
@@ -147,6 +149,7 @@ class Awq(Method[AwqParameters]):
                     effective_bits=quantized.effective_bits,
                     weight_error=relative_error(linear.weight, quantized.weight),
                     output_error=_output_error(inputs, linear.weight, quantized.weight),
+                    scale_ratio=ratio,
                 )
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from grids.schemes import FULL_PRECISION_BITS, Scheme
 from methods.blocks import ComputeSettings, block_linears
 from methods.calibration import check_calibration
+from methods.costs import CostMeter
 from methods.linear import QuantLinear
 from methods.quantized_weight import check_weight
 
@@ -36,6 +37,9 @@ class LinearReport:
 
     weight_error: ||W - Q||_F / ||W||_F.  output_error: ||X(W - Q)^T||_F / ||XW^T||_F over the calibration inputs as the
     method saw them; None where it saw none.  damp_percent: GPTQ's damping that made the Hessian positive definite.
+    scale_ratio: AWQ's alpha of what the linear takes in.  seconds: since the linear before; what linears share counts
+    for the first.  peak_memory_bytes: on a GPU the most that was allocated in that time, on a CPU the most that the
+    process has held so far. The job fills in the last two.
     """
 
     name: str
@@ -43,6 +47,9 @@ class LinearReport:
     weight_error: float
     output_error: float | None = None
     damp_percent: float | None = None
+    scale_ratio: float | None = None
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +68,11 @@ class QuantizationReport:
     changed_parameters: tuple[str, ...]
     seconds: float
     left_out: tuple[str, ...] = ()
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The largest of the linears' peaks."""
+        return max((linear.peak_memory_bytes or 0 for linear in self.linears), default=0)
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON-able data."""
@@ -81,10 +93,15 @@ class QuantizationJob:
     linears: list[LinearReport] = field(default_factory=list)
     changed_parameters: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    _meter: CostMeter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._meter = CostMeter(self.compute.device or next(self.model.parameters()).device)
 
     def report(self, linear: LinearReport) -> None:
-        """Notes a finished linear and tells the caller how far the method is."""
-        self.linears.append(linear)
+        """Notes a finished linear with what it cost, and tells the caller how far the method is."""
+        seconds, peak_memory_bytes = self._meter.lap()
+        self.linears.append(replace(linear, seconds=seconds, peak_memory_bytes=peak_memory_bytes))
         self.progress(len(self.linears), self.num_linears)
 
 

@@ -98,15 +98,17 @@ class Gptq(Method[GptqParameters]):
             act_order=parameters.act_order,
             name=", ".join(linears),
         )
-        for name, linear in linears.items():
-            weight = gptq(
-                linear.weight,
-                factor,
-                quantizer,
-                static_groups=parameters.static_groups,
-                block_size=parameters.block_size,
-                name=name,
-            )
+        # A row is rounded by itself, so that linears with one Hessian are one matrix for the solver's loop.
+        solved = gptq(
+            torch.cat([linear.weight for linear in linears.values()]),
+            factor,
+            quantizer,
+            static_groups=parameters.static_groups,
+            block_size=parameters.block_size,
+            name=", ".join(linears),
+        )
+        weights = solved.split([linear.out_features for linear in linears.values()])
+        for (name, linear), weight in zip(linears.items(), weights, strict=True):
             quantized = QuantLinear.from_linear(linear, weight, activation=activation)
             stage.replace(name, quantized)
             job.report(

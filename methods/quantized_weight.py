@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,6 +54,21 @@ class QuantizedWeight:
         groups = self.column_groups()
         zero: Tensor | int = 2 ** (self.num_bits - 1) if self.zero is None else self.zero.float()[:, groups]
         return self.scale.float()[:, groups] * (self.codes.float() - zero)
+
+    def split(self, num_rows: list[int]) -> list[QuantizedWeight]:
+        """The weight as several, with so many rows each; every one has memory of its own."""
+        zeros = [None] * len(num_rows) if self.zero is None else torch.split(self.zero, num_rows)
+        parts = zip(torch.split(self.codes, num_rows), torch.split(self.scale, num_rows), zeros, strict=True)
+        return [
+            replace(
+                self,
+                codes=codes.clone(),
+                scale=scale.clone(),
+                zero=None if zero is None else zero.clone(),
+                group_index=None if self.group_index is None else self.group_index.clone(),
+            )
+            for codes, scale, zero in parts
+        ]
 
     def num_levels(self) -> int:
         """The most distinct codes that any group uses."""

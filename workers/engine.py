@@ -82,8 +82,6 @@ class Worker:
             return
         started = time.monotonic()
         loaded = self._load_base(variant)
-        if self._device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
         kind = methods.available_methods()[variant.method]
         method = kind(kind.Parameters.model_validate(dict(variant.parameters)))
         windows = calibration_windows(loaded, variant.calibration) if variant.calibration else None
@@ -107,7 +105,7 @@ class Worker:
             "max_relative_error": audit.max_output_error,
             "audit": json.dumps(audit.to_json() | {"method": report.to_json()}),
             "quantize_seconds": time.monotonic() - started,
-            "peak_memory_bytes": torch.cuda.max_memory_allocated() if self._device == "cuda" else None,
+            "peak_memory_bytes": report.peak_memory_bytes,
             "device": self.device_name,
         }
         tensors, layout = methods.quantized_state(loaded.model, changed_parameters=report.changed_parameters)

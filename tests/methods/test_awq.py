@@ -243,10 +243,21 @@ def test_the_scaled_but_unrounded_model_gives_the_originals_logits(
     model = plant_salience(build_model(family))
     expected = logits(model, token_ids)
     before = {name: p.clone() for name, p in model.named_parameters() if "layernorm" in name}
-    monkeypatch.setattr(Awq, "_round_stage", lambda self, stage, inputs, job: None)
+    monkeypatch.setattr(Awq, "_round_stage", lambda self, stage, inputs, job, ratio: None)
     quantized(model, token_ids, inspect=inspect)
     assert max((p / model.get_parameter(name)).log().abs().max() for name, p in before.items()) > 0.3
     assert ((logits(model, token_ids) - expected).abs().max() / expected.abs().max()).item() < 1e-4
+
+
+def test_the_report_names_the_chosen_ratio_where_there_is_a_scale(build_model, plant_salience, token_ids):
+    # With grouped-query attention nothing is scaled between v and o.
+    for family, has_own in (("llada", True), ("dream", False)):
+        _, report = quantized(plant_salience(build_model(family)), token_ids)
+        ratios = {linear.name: linear.scale_ratio for linear in report.linears}
+        places = [ratios[f"model.layers.0.{name}"] for name in ("self_attn.q_proj", "mlp.gate_proj", "mlp.down_proj")]
+        assert all(0 <= ratio < 1 for ratio in places)
+        assert max(places) > 0
+        assert (ratios["model.layers.0.self_attn.o_proj"] is not None) == has_own
 
 
 def block_error(model: nn.Module, plain: nn.Module, token_ids: Tensor) -> float:

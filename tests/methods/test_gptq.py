@@ -3,14 +3,17 @@ batches and no code of ours: each step inverts what is left of the Hessian."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
 
+import methods.gptq
 from grids.schemes import parse_scheme
-from methods.audit import audit, original_weights
+from methods.audit import AuditError, audit, original_weights
 from methods.contract import ComputeSettings
-from methods.gptq import Gptq, GptqParameters, accumulate_hessian, factorize, gptq, output_error
+from methods.gptq import Gptq, GptqParameters, InverseFactor, accumulate_hessian, factorize, gptq, output_error
 from methods.quantized_weight import quantize_weight
 from methods.quantizer import NonFiniteError, Quantizer
 from methods.rtn import Rtn, RtnParameters
@@ -302,3 +305,45 @@ def test_skipped_linears_keep_their_weights_and_the_others_of_their_stage_are_so
     first_kept = next(name for name in plain if name not in skipped)
     if first_kept.endswith("k_proj"):
         assert torch.equal(model.get_submodule(first_kept).weight, whole.get_submodule(first_kept).weight)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("act_order", [False, True])
+def test_linears_that_share_an_input_are_solved_together_as_each_alone(symmetric, act_order):
+    X, weights = correlated_inputs(64, 32), [random_weight(rows, 32) for rows in (6, 3, 5)]
+    together = solve(torch.cat(weights), X, 3, 16, symmetric=symmetric, act_order=act_order).split([6, 3, 5])
+    for W, part in zip(weights, together, strict=True):
+        alone = solve(W, X, 3, 16, symmetric=symmetric, act_order=act_order)
+        assert torch.equal(part.codes, alone.codes)
+        assert torch.equal(part.dequantize(), alone.dequantize())
+        # A view would keep the whole solver's result alive for each linear.
+        assert part.codes.untyped_storage().nbytes() == part.codes.numel()
+
+
+def test_seeded_defect_errors_that_are_not_carried_on_leave_rtns_error(build_model, token_ids, monkeypatch):
+    def output_errors() -> list[float]:
+        model = build_model()
+        report = Gptq(GptqParameters()).quantize(model, parse_scheme("w3a16g16"), token_ids, seed=0)
+        return [linear.output_error for linear in report.linears]
+
+    def without_feedback(hessian: Tensor, **settings) -> InverseFactor:
+        factor = factorize(hessian, **settings)
+        return dataclasses.replace(factor, U=torch.diag(factor.U.diagonal()))
+
+    sound = output_errors()
+    monkeypatch.setattr(methods.gptq, "factorize", without_feedback)
+    assert sum(output_errors()) > 1.1 * sum(sound)
+
+
+def test_seeded_defect_a_stage_that_is_forgotten_is_refused_by_the_audit(build_model, token_ids, held_out, monkeypatch):
+    round_stage = Gptq.round_stage
+
+    def without_attention(self, stage, job):
+        if not any("q_proj" in name for name in stage.linears):
+            round_stage(self, stage, job)
+
+    monkeypatch.setattr(Gptq, "round_stage", without_attention)
+    model = build_model()
+    Gptq(GptqParameters()).quantize(model, parse_scheme("w4a16g16"), token_ids, seed=0)
+    with pytest.raises(AuditError, match=r"layers\.1\.self_attn\.k_proj is not quantized"):
+        audit(model, parse_scheme("w4a16g16"), held_out)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from pydantic import ValidationError
 
+import methods.rtn
 from grids.schemes import parse_scheme
-from methods.audit import audit, original_weights
+from methods.audit import AuditError, audit, original_weights
 from methods.blocks import block_linears
 from methods.quantizer import NonFiniteError, Quantizer
 from methods.rtn import Rtn, RtnParameters
@@ -150,3 +153,32 @@ def test_the_order_in_which_skipped_linears_are_named_is_not_part_of_the_paramet
 
 def test_nothing_is_left_out_of_a_scheme_that_leaves_weights_alone(build_model):
     assert quantized(build_model(), "w16a8", skip=["q_proj"])[1].left_out == ()
+
+
+def test_the_report_says_what_each_linear_cost(build_model):
+    _, report = quantized(build_model(), "w4a16g16")
+    assert all(linear.seconds > 0 for linear in report.linears)
+    assert sum(linear.seconds for linear in report.linears) == pytest.approx(report.seconds, rel=0.2)
+    peaks = [linear.peak_memory_bytes for linear in report.linears]
+    # More than Python itself with torch, less than any machine that runs this has.
+    assert 2**26 < peaks[0] <= peaks[-1] == report.peak_memory_bytes < 2**38
+
+
+def test_seeded_defect_rounding_to_other_bits_is_refused_by_the_audit(build_model, held_out, monkeypatch):
+    quantize_weight = methods.rtn.quantize_weight
+
+    def coarser(weight, quantizer, name):
+        return quantize_weight(weight, dataclasses.replace(quantizer, num_bits=3), name)
+
+    monkeypatch.setattr(methods.rtn, "quantize_weight", coarser)
+    model, _ = quantized(build_model(), "w4a16g16")
+    with pytest.raises(AuditError, match="has 3-bit weights, not 4"):
+        audit(model, parse_scheme("w4a16g16"), held_out)
+
+
+def test_seeded_defect_a_linear_that_is_silently_kept_is_refused_by_the_audit(build_model, held_out, monkeypatch):
+    monkeypatch.setattr(RtnParameters, "skips", lambda self, name: name.endswith("0.mlp.down_proj"))
+    model, report = quantized(build_model(), "w4a16g16")
+    with pytest.raises(AuditError, match=r"layers\.0\.mlp\.down_proj has 16-bit weights, not 4"):
+        audit(model, parse_scheme("w4a16g16"), held_out)
+    assert report.left_out == ("model.layers.0.mlp.down_proj",)
