@@ -186,8 +186,11 @@ class _Resolver:
             if path.suffix not in TEXT_SUFFIXES + COLUMN_SUFFIXES:
                 allowed = ", ".join(TEXT_SUFFIXES + COLUMN_SUFFIXES)
                 raise GridError(f"cannot read {path}; a file ends in {allowed}", key=f"calibrations[{index}].dataset")
+            content = path.read_bytes()
+            if not content.strip():
+                raise GridError(f"the calibration file is empty: {path}", key=f"calibrations[{index}].dataset")
             column = entry.field.encode() if path.suffix in COLUMN_SUFFIXES else b""
-            source, digest = str(path), hashlib.sha256(path.read_bytes() + column).hexdigest()[:16]
+            source, digest = str(path), hashlib.sha256(content + column).hexdigest()[:16]
         elif entry.dataset in HUB_TEXTS:
             source, digest = entry.dataset, HUB_TEXTS[entry.dataset].digest
         else:

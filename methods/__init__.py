@@ -7,7 +7,7 @@ command lines.
 
 from methods.audit import Audit, AuditError, LinearAudit, audit, original_weights
 from methods.blocks import BlockWalk, ComputeSettings, block_linears, decoder_blocks
-from methods.calibration import apply_mask_policy, sample_windows
+from methods.calibration import CalibrationError, apply_mask_policy, sample_windows
 from methods.contract import (
     LinearReport,
     Method,
@@ -26,6 +26,7 @@ __all__ = [
     "Audit",
     "AuditError",
     "BlockWalk",
+    "CalibrationError",
     "ComputeSettings",
     "LinearAudit",
     "LinearReport",

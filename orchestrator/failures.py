@@ -30,6 +30,7 @@ _KINDS: dict[str, Kind] = {
     "MemoryError": "oom_host",
     "NonFiniteError": "nonfinite",
     "AuditError": "audit",
+    "CalibrationError": "bad_input",
     "ModelError": "bad_input",
     "GridError": "bad_input",
 }

@@ -14,6 +14,7 @@ from torch import Tensor
 import methods
 from grids import Calibration, Variant
 from grids.resolution import HUB_TEXTS
+from methods import CalibrationError
 from workers.models import LoadedModel
 from workers.samplers.canvas import drawable_logits, top_positions
 
@@ -26,12 +27,15 @@ DENOISING_BATCH = 16
 def calibration_windows(loaded: LoadedModel, calibration: Calibration) -> Tensor:
     """LongTensor [num_samples, length] on the CPU, masked as the calibration says.
 
-    Raises ValueError for a text that is missing or too short, and where the mask policy needs a mask token that the
-    model does not have.
+    Raises CalibrationError for a text that is too short or cannot be read, and where the mask policy needs a mask token
+    that the model does not have.
     """
     text = read_text(calibration)
     token_ids = torch.tensor(loaded.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
-    windows = methods.sample_windows(token_ids, calibration.num_samples, calibration.length, calibration.seed)
+    try:
+        windows = methods.sample_windows(token_ids, calibration.num_samples, calibration.length, calibration.seed)
+    except CalibrationError as error:
+        raise CalibrationError(f"{calibration.source}: {error}") from error
     if calibration.mask == "on-policy":
         return denoised_windows(loaded, windows)
     return methods.apply_mask_policy(
@@ -40,23 +44,38 @@ def calibration_windows(loaded: LoadedModel, calibration: Calibration) -> Tensor
 
 
 def read_text(calibration: Calibration) -> str:
-    """The text; documents of a column are joined by blank lines. Raises ValueError for a missing column."""
+    """The text; documents of a column are joined by blank lines.
+
+    Raises CalibrationError that names a missing column or a bad row.
+    """
     source = Path(calibration.source)
     if calibration.source in HUB_TEXTS and not source.is_file():
         return _hub_text(calibration.source)
     if source.suffix == ".parquet":
         table = pq.read_table(source)
         if calibration.field not in table.column_names:
-            raise ValueError(f"{source} has no column {calibration.field!r}; it has {', '.join(table.column_names)}")
+            raise CalibrationError(
+                f"{source} has no column {calibration.field!r}; it has {', '.join(table.column_names)}"
+            )
         return "\n\n".join(str(document) for document in table[calibration.field].to_pylist())
     text = source.read_text(encoding="utf-8")
     if source.suffix != ".jsonl":
         return text
-    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    rows = [_row(source, number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     for number, row in enumerate(rows, start=1):
         if calibration.field not in row:
-            raise ValueError(f"{source}, row {number}, has no key {calibration.field!r}; it has {', '.join(row)}")
+            raise CalibrationError(f"{source}, row {number}, has no key {calibration.field!r}; it has {', '.join(row)}")
     return "\n\n".join(str(row[calibration.field]) for row in rows)
+
+
+def _row(source: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise CalibrationError(f"{source}, line {number}, is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise CalibrationError(f"{source}, line {number}, is not a JSON object with columns, but {line[:40]!r}")
+    return row
 
 
 def _hub_text(name: str) -> str:
@@ -73,10 +92,12 @@ def denoised_windows(loaded: LoadedModel, windows: Tensor) -> Tensor:
 
     windows: [num_samples, length]. The second half is masked and then partly denoised by the model itself, its surest
     token first; how many tokens it commits is spread evenly over the windows, from none to all but one. Raises
-    ValueError for a model without a mask token.
+    CalibrationError for a model without a mask token.
     """
     if loaded.mask_token_id is None:
-        raise ValueError("the calibration mask policy 'on-policy' needs a diffusion model, and this one is causal")
+        raise CalibrationError(
+            "the calibration mask policy 'on-policy' needs a diffusion model, and this one is causal"
+        )
     start = windows.shape[1] // 2
     length = windows.shape[1] - start
     num_committed = torch.arange(len(windows)) * length // len(windows)

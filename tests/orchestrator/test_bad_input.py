@@ -31,6 +31,11 @@ BAD_GRIDS = {
         "name: bad\nmodels: [tiny-llada-base]\ntasks: [demo_maths]\n",
         "tasks[0]: unknown task 'demo_maths'; did you mean 'demo_math'?",
     ),
+    "empty calibration file": (
+        "name: bad\nmodels: [tiny-llada-base]\nmethods: [gptq]\nschemes: [w8a8]\ntasks: [demo_math]\n"
+        "calibration: empty.txt\n",
+        "calibrations[0].dataset: the calibration file is empty",
+    ),
     "empty grid": ("", "the grid is empty; it needs at least name, models, tasks"),
 }
 
@@ -42,6 +47,7 @@ def test_a_bad_grid_gives_one_clear_message_exit_2_and_no_study(
 ) -> None:
     text, complaint = BAD_GRIDS[kind]
     (tmp_path / "grid.yaml").write_text(text)
+    (tmp_path / "empty.txt").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["qstudy", command, "grid.yaml"])
     with pytest.raises(SystemExit) as exit_:
@@ -52,7 +58,7 @@ def test_a_bad_grid_gives_one_clear_message_exit_2_and_no_study(
     assert told.err.startswith("error: grid.yaml: ")
     assert complaint in told.err
     assert len(told.err.splitlines()) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["grid.yaml"]
+    assert {path.name for path in tmp_path.iterdir()} == {"grid.yaml", "empty.txt"}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import ray.exceptions
 import torch
 
 from grids import GridError, parse_scheme
-from methods import AuditError, NonFiniteError
+from methods import AuditError, CalibrationError, NonFiniteError
 from orchestrator.failures import classify
 from workers import ModelError
 
@@ -24,6 +24,7 @@ from workers import ModelError
         (AuditError(parse_scheme("w4a4"), ["q_proj is not quantized"]), "audit"),
         (NonFiniteError("nan"), "nonfinite"),
         (ModelError("no config.json"), "bad_input"),
+        (CalibrationError("fewer tokens than a window"), "bad_input"),
         (ValueError("anything else"), "error"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,

@@ -13,6 +13,7 @@ import torch
 
 from grids import Calibration
 from grids.schema import MaskPolicy
+from methods import CalibrationError
 from tests.evaluation.conftest import MASK, make_loaded  # noqa: F401 - a fixture
 from workers import LoadedModel
 from workers.calibration import calibration_windows, denoised_windows, read_text
@@ -48,8 +49,17 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path, nam
         read_text(calibration(tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("line", "complaint"), [("{'story': 1}", "line 2, is not JSON"), ("3", "line 2, is not a JSON object")]
+)
+def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, line: str, complaint: str) -> None:
+    (tmp_path / "text.jsonl").write_text(json.dumps({"story": "x"}) + "\n" + line + "\n")
+    with pytest.raises(CalibrationError, match=complaint):
+        read_text(calibration(tmp_path / "text.jsonl"))
+
+
 def test_a_text_that_is_too_short_is_refused(make_loaded: Callable[..., LoadedModel], text_file: Path) -> None:  # noqa: F811
-    with pytest.raises(ValueError, match="fewer than one window of 500"):
+    with pytest.raises(CalibrationError, match=r"text\.txt: .* fewer than one window of 500"):
         calibration_windows(make_loaded("llada"), calibration(text_file, length=500))
 
 
