@@ -29,7 +29,18 @@ SIZES = {
     ),
     "tiny": (LlamaConfig, {"hidden_size": 256, "intermediate_size": 768, "num_attention_heads": 4}),
 }
-VARIANTS = [("rtn", "w4a16g128"), ("rtn", "w8a8"), ("rtn", "w4a4"), ("gptq", "w4a16g128"), ("gptq", "w4a4")]
+NUM_BLOCKS = {"llada-8b": 32, "dream-7b": 28, "tiny": 2}
+VARIANTS = [
+    ("rtn", "w4a16g128"),
+    ("rtn", "w8a8"),
+    ("rtn", "w4a4"),
+    ("gptq", "w4a16g128"),
+    ("gptq", "w4a4"),
+    ("awq", "w4a16g128"),
+    ("smoothquant", "w8a8"),
+    ("quarot", "w4a4kv4"),
+    ("duquant", "w4a4"),
+]
 
 
 def make_model(shape: str, num_blocks: int, dtype: torch.dtype, device: str) -> Any:
@@ -59,9 +70,9 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def quantize(model: Any, method: str, scheme: str, windows: torch.Tensor) -> None:
+def quantize(model: Any, method: str, scheme: str, windows: torch.Tensor) -> methods.QuantizationReport:
     kind = methods.available_methods()[method]
-    kind(kind.Parameters()).quantize(model, parse_scheme(scheme), windows, seed=0)
+    return kind(kind.Parameters()).quantize(model, parse_scheme(scheme), windows, seed=0)
 
 
 def quantized(model: Any, method: str, scheme: str, windows: torch.Tensor) -> Any:
@@ -82,7 +93,7 @@ def check_device(device: str) -> None:
         there = quantized(copied, method, scheme, windows.to(device))(windows.to(device)).logits.cpu()
         difference = (here - there).norm() / here.norm()
         print(
-            f"check      {method:5} {scheme:10} logits on {device} differ from the cpu's by {difference:.1e}, relative"
+            f"check      {method:11} {scheme:10} logits on {device} differ from the cpu's by {difference:.1e}, relative"
         )
 
 
@@ -97,14 +108,14 @@ def measure(shape: str, num_blocks: int, num_windows: int, length: int, device: 
     print(f"{shape:10} full precision: forward {tokens / plain:,.0f} tokens/s through {num_blocks} blocks")
     for method, scheme in VARIANTS:
         copied = copy.deepcopy(model)
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        taken = seconds(partial(quantize, copied, method, scheme, windows), device)
-        peak = f", peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device == "cuda" else ""
+        report = quantize(copied, method, scheme, windows)
         forward = seconds(partial(copied, batch), device, repeats=5)
+        whole, peak = report.seconds / num_blocks * NUM_BLOCKS[shape], report.peak_memory_bytes / 2**30
         print(
-            f"{shape:10} {method:5} {scheme:10} {taken / num_blocks:7.2f} s a block on {num_windows} x {length} tokens"
-            f"{peak}; forward {plain / forward:.2f} x the speed of full precision"
+            f"{shape:10} {method:11} {scheme:10} {report.seconds / num_blocks:7.2f} s a block on {num_windows} x "
+            f"{length} tokens, {whole:6.0f} s for {NUM_BLOCKS[shape]} blocks, peak {peak:.1f} "
+            f"GiB; forward {plain / forward:.2f} x the speed of full precision",
+            flush=True,
         )
 
 
