@@ -31,6 +31,7 @@ _KINDS: dict[str, Kind] = {
     "NonFiniteError": "nonfinite",
     "AuditError": "audit",
     "ModelError": "bad_input",
+    "SandboxError": "bad_input",
     "GridError": "bad_input",
 }
 
