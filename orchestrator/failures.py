@@ -32,6 +32,7 @@ _KINDS: dict[str, Kind] = {
     "AuditError": "audit",
     "CalibrationError": "bad_input",
     "ModelError": "bad_input",
+    "SandboxError": "bad_input",
     "GridError": "bad_input",
 }
 

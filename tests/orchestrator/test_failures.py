@@ -10,6 +10,7 @@ from grids import GridError, parse_scheme
 from methods import AuditError, CalibrationError, NonFiniteError
 from orchestrator.failures import classify
 from workers import ModelError
+from workers.sandbox import SandboxError
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ from workers import ModelError
         (NonFiniteError("nan"), "nonfinite"),
         (ModelError("no config.json"), "bad_input"),
         (CalibrationError("fewer tokens than a window"), "bad_input"),
+        (SandboxError("install bubblewrap"), "bad_input"),
         (ValueError("anything else"), "error"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
@@ -46,6 +48,7 @@ def test_a_tasks_own_error_is_found_inside_rays_wrapper() -> None:
         AuditError(parse_scheme("w4a4"), ["q_proj is not quantized", "k_proj is not quantized"]),
         NonFiniteError("nan"),
         ModelError("no config.json"),
+        SandboxError("install bubblewrap"),
         GridError("wrong", file="grid.yaml", key="models"),
     ],
     ids=lambda error: type(error).__name__,
