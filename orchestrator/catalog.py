@@ -18,6 +18,8 @@ from workers.models.info import ModelError, inspect_model, model_digest
 
 DEMO_FOLDER = Path(grids.__file__).parent / "demo"
 DEMO_GRID = DEMO_FOLDER / "grid.yaml"
+# The tasks of the study, and the demo's.
+TASK_FOLDERS = (Path(grids.__file__).parent / "study_tasks", DEMO_FOLDER / "tasks")
 
 
 def make_catalog() -> Catalog:
@@ -25,7 +27,7 @@ def make_catalog() -> Catalog:
     return Catalog(
         methods={name: _MethodInfo(kind) for name, kind in methods.available_methods().items()},
         presets=read_presets(),
-        task_folders=(DEMO_FOLDER / "tasks",),
+        task_folders=TASK_FOLDERS,
         find_model=find_model,
     )
 
