@@ -101,10 +101,14 @@ def resolve(grid: Grid, file: Path, catalog: Catalog) -> Study:
         raise GridError(error.message, file=str(file), key=error.key) from error
 
 
-def resolve_tasks(grid: Grid, file: Path, catalog: Catalog) -> list[CellTask]:
-    """The tasks of a grid alone, as for no family of models; models are not looked for. Raises GridError."""
+def resolve_data(grid: Grid, file: Path, catalog: Catalog) -> tuple[list[CellTask], list[Calibration]]:
+    """The tasks (as for no family of models) and calibrations of a grid, without looking for its models.
+
+    Raises GridError that names the file and the key.
+    """
     try:
-        return _Resolver(grid, file.parent, catalog).tasks(None)
+        resolver = _Resolver(grid, file.parent, catalog)
+        return resolver.tasks(None), resolver.calibrations()
     except GridError as error:
         raise GridError(error.message, file=str(file), key=error.key) from error
 
@@ -146,7 +150,7 @@ class _Resolver:
             raise GridError("the list is empty, so nothing would be quantized", key=missing)
         methods = [self._method(index, entry, model.family) for index, entry in enumerate(self._grid.methods)]
         self._refuse_twins("methods", [label for label, _, _ in methods])
-        calibrations = self._calibrations()
+        calibrations = self.calibrations()
         for seed in dict.fromkeys(self._grid.seeds):
             yield Variant(model, FULL_PRECISION, FULL_PRECISION, 0, {}, Scheme(), None, seed)
             for scheme in schemes:
@@ -194,7 +198,7 @@ class _Resolver:
                     return f"a group of {group_size} does not divide the {size} inputs of a linear of {label}"
         return self._catalog.methods[variant.method].refusal(variant.parameters, variant.scheme)
 
-    def _calibrations(self) -> list[Calibration]:
+    def calibrations(self) -> list[Calibration]:
         entries = self._grid.calibrations
         self._refuse_twins("calibrations", [entry.label for entry in entries])
         labels = [entry.label if len(entries) > 1 else "" for entry in entries]
@@ -221,17 +225,16 @@ class _Resolver:
     @cached_property
     def _known_tasks(self) -> dict[str, TaskInfo]:
         folders = [*self._catalog.task_folders, *(self._folder / path for path in self._grid.task_path)]
-        known = find_tasks(list(dict.fromkeys(folder.resolve() for folder in folders)))
-        named = {entry.name for entry in self._grid.tasks}
-        for name in self._grid.data:
-            if name not in named:
-                raise GridError(unknown_name("task of this grid", name, named), key="data")
-        return known
+        return find_tasks(list(dict.fromkeys(folder.resolve() for folder in folders)))
 
     def tasks(self, family: Family | None) -> list[CellTask]:
         """The grid's tasks with the settings that one family of models has."""
         tasks = [self._task(index, entry, family) for index, entry in enumerate(self._grid.tasks)]
-        self._refuse_twins("tasks", [task.info.name for task in tasks])
+        names = [task.info.name for task in tasks]
+        self._refuse_twins("tasks", names)
+        for name in self._grid.data:
+            if name not in names:
+                raise GridError(unknown_name("task of this grid", name, names), key="data")
         return tasks
 
     def _task(self, index: int, entry: TaskEntry, family: Family | None) -> CellTask:
