@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import datasets
 import evaluate
 import lm_eval.tasks
+import numpy
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -213,6 +215,38 @@ def stock_scores(tasks: list[Any], respond: Any) -> dict[tuple[str, str, str], f
                 for metric, value in task.process_results(instances[0].doc, responses).items():
                     scores[str(instances[0].args), name, metric] = float(value)
     return scores
+
+
+def test_normalised_answers_are_lm_evals_own_on_a_thousand_jumbles() -> None:
+    ours = load_module(Path(TASK_FOLDERS[0]) / "minerva_math" / "scoring.py")
+    stock = load_module(Path(lm_eval.tasks.__file__).parent / "minerva_math" / "utils.py")
+    pieces = [*stock.REMOVED_EXPRESSIONS, *(old for old, _ in stock.SUBSTITUTIONS), *" ".join(MATH_RESPONSES).split()]
+    pieces += [
+        "\\sqrt2",
+        "\\sqrt[3]8",
+        "\\textbf{b}",
+        "\\overline{AB}",
+        "\\left(",
+        "12,000",
+        "1,2",
+        "=",
+        "$",
+        "\\picm",
+        "x",
+    ]
+    chance = numpy.random.default_rng(0)
+    for _ in range(1000):
+        text = chance.choice(["", " "]).join(chance.choice(pieces, size=chance.integers(1, 7)))
+        assert ours.normalized(text) == stock.normalize_final_answer(text), text
+
+
+def load_module(file: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"loaded_{file.parent.name}_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_subjects_take_turns_so_that_a_limited_run_sees_all(tmp_path: Path) -> None:
