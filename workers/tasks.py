@@ -95,8 +95,8 @@ class BuiltTask:
 
         if not self._runs_code:
             return [process(instances) for instances in items]
-        # Each program is a process of its own that a thread waits for.
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        # Each program is a process of its own that a thread waits for; more of them than cores would run out of time.
+        with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
             return list(pool.map(process, items))
 
     def _aggregate(self, scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
