@@ -125,7 +125,7 @@ class BlockStep:
     def calls_of(self, module: nn.Module) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
         """How the block calls a submodule, batch by batch; the rest of the block's forward is not computed."""
         for hidden in self.inputs():
-            yield call_of(module, partial(self.forward, hidden))
+            yield _call_of(module, partial(self.forward, hidden))
 
     def inputs_of(self, module: nn.Module) -> Iterator[Tensor]:
         """What enters a submodule of the block, batch by batch."""
@@ -226,7 +226,7 @@ class BlockWalk:
     @torch.no_grad()
     def _enter_first_block(self, block: nn.Module, token_ids: Tensor) -> Tensor:
         run = partial(self._model, input_ids=token_ids.to(self._home), use_cache=False)
-        arguments, kwargs = call_of(block, run)
+        arguments, kwargs = _call_of(block, run)
         self._kwargs[token_ids.shape[0]] = {key: _to_device(value, self.device) for key, value in kwargs.items()}
         hidden = arguments[0]
         assert isinstance(hidden, Tensor)
@@ -237,7 +237,7 @@ class _StopForwardError(Exception):
     """Ends a forward pass at the module that was waited for."""
 
 
-def call_of(module: nn.Module, run: Callable[[], object]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _call_of(module: nn.Module, run: Callable[[], object]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of the first call of `module` while `run` runs; the rest of the run is left out."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 

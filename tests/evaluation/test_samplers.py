@@ -14,7 +14,7 @@ import torch
 from grids.protocol import GenerationSettings
 from tests.evaluation import slow_samplers
 from workers.models import LoadedModel
-from workers.samplers import Prompt, generate
+from workers.samplers import Prompt, Savings, generate
 from workers.samplers.dream import commit_counts as dream_commit_counts
 from workers.samplers.llada import commit_counts as llada_commit_counts
 
@@ -69,12 +69,12 @@ def uniforms_of(key: str, seed: int) -> slow_samplers.Uniforms:
 
 
 def answer_states(loaded: LoadedModel, prompt: list[int], settings: GenerationSettings, key: str) -> list[torch.Tensor]:
-    """The answer [gen_length] as every forward finds it, and as it is at last."""
+    """The answer [gen_length] as every forward of the whole model finds it, and as it is at last."""
     seen: list[torch.Tensor] = []
     handle = loaded.model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs["input_ids"][0].clone()), with_kwargs=True
     )
-    (answer,) = write(loaded, [prompt], settings, [key], 0)
+    (answer,) = write(loaded, [prompt], settings, [key], 0, savings=Savings(masked_positions_only=False))
     handle.remove()
     return [*(row[len(prompt) : len(prompt) + settings.gen_length] for row in seen), torch.tensor(answer)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from grids.protocol import Family
 from workers.models.architectures import LLADA_KEYS, DreamConfig, DreamForDiffusion, LladaConfig, LladaForDiffusion
 from workers.models.checkpoint import CONFIG, TOKENIZER_CONFIG, ModelError, check_files, find_folder, read_json
 from workers.models.dialects import family_of, translate_config
+from workers.models.packed import PackedBatch, hidden_states_at
 from workers.models.padding import MIN_ROWS, at_least
-from workers.models.partial import TokenSelection, hidden_states_at
 from workers.models.work import ModelCost, WorkCounter
 
 # Tokens that end an answer of a chat model, where the tokenizer has them, whatever the configuration calls the end.
@@ -73,8 +73,8 @@ class LoadedModel:
         `input_ids` is [B, T]; `attention_mask` [B, T] is 0 at padding, on the left or on the right of a row. Rows of
         padding hold finite numbers without a meaning.
         """
-        num_rows, length = input_ids.shape
-        self._count(num_rows, length, self.cost.blocks(num_rows, length) + self.cost.head(num_rows * length))
+        self.counter.add_forward(len(input_ids), input_ids.numel(), self.cost.blocks(*input_ids.shape))
+        self.counter.num_flops += self.cost.head(input_ids.numel())
         output = self.model(**self._inputs(input_ids, attention_mask))
         logits: Tensor = output.logits.float()
         if self.family == "llada":
@@ -90,26 +90,24 @@ class LoadedModel:
     def logits_at(self, input_ids: Tensor, positions: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Those rows of `logits` where bool [B, T] `positions` is true, in reading order: [positions.sum(), V].
 
-        A diffusion model's last block and head work for these rows alone; in float32 the result is that of `logits` up
-        to rounding (about 1e-6, relative).
+        A diffusion model works for its real tokens alone, and its last block and head for these rows alone; in float32
+        the result is that of `logits` up to rounding (about 1e-6, relative).
         """
         return self.head(self.hidden_at(input_ids, positions, attention_mask))
 
     @torch.no_grad()
     def hidden_at(self, input_ids: Tensor, positions: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """What `head` turns into the rows of `logits_at`: hidden states [positions.sum(), D] after the final norm."""
-        selection = self._selection(positions.cpu(), attention_mask)
-        num_rows, length = input_ids.shape
-        inputs = self._inputs(input_ids, attention_mask)
+        rows, columns = self._predicting(positions.cpu(), attention_mask)
         if self.family == "causal":
-            self._count(num_rows, length, self.cost.blocks(num_rows, length))
-            output: Any = self.model.get_submodule("model")(**inputs)
-            states: Tensor = output.last_hidden_state[selection.rows, selection.columns]
+            self.counter.add_forward(len(input_ids), input_ids.numel(), self.cost.blocks(*input_ids.shape))
+            output: Any = self.model.get_submodule("model")(**self._inputs(input_ids, attention_mask))
+            states: Tensor = output.last_hidden_state[rows, columns]
             return states
-        num_tokens, selection = len(selection.rows), selection.filled()
-        num_selected, num_queries = len(selection.rows), num_rows * selection.width
-        self._count(num_rows, length, self.cost.blocks_with_partial_last(num_rows, length, num_selected, num_queries))
-        return hidden_states_at(self.model, partial(self.model, **inputs), selection)[:num_tokens]
+        batch = PackedBatch(input_ids.cpu(), None if attention_mask is None else attention_mask.cpu(), self.device)
+        selected, queries = batch.select(rows, columns)
+        self.counter.add_forward(len(input_ids), len(batch), self.cost.packed_blocks(len(batch), batch.keys, queries))
+        return hidden_states_at(self.model, batch, selected, queries)[: len(rows)]
 
     @torch.no_grad()
     def head(self, hidden: Tensor) -> Tensor:
@@ -127,21 +125,15 @@ class LoadedModel:
             inputs["position_ids"] = (inputs["attention_mask"].long().cumsum(-1) - 1).clamp(min=0)
         return inputs
 
-    def _selection(self, positions: Tensor, attention_mask: Tensor | None) -> TokenSelection:
-        """The tokens whose own rows of the model's output predict those at `positions`."""
+    def _predicting(self, positions: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Row and column of the tokens whose own rows of the model's output predict those at `positions`."""
         rows, columns = positions.nonzero(as_tuple=True)
         if self.family == "llada":
-            return TokenSelection(rows, columns)
+            return rows, columns
         first = columns.new_zeros(len(positions))
         if attention_mask is not None:
             first = attention_mask.cpu().long().argmax(-1)
-        return TokenSelection(rows, torch.where(columns > first[rows], columns - 1, columns))
-
-    def _count(self, num_rows: int, length: int, num_flops: int) -> None:
-        self.counter.num_forwards += 1
-        self.counter.num_sequences += num_rows
-        self.counter.num_token_forwards += num_rows * length
-        self.counter.num_flops += num_flops
+        return rows, torch.where(columns > first[rows], columns - 1, columns)
 
 
 def load_model(

@@ -8,13 +8,14 @@ from typing import Any
 from torch import nn
 
 from methods.blocks import BLOCK_LINEARS, decoder_blocks
+from workers.models.packed import Rectangle
 
 
 class WorkCounter:
     """What a model has done so far.
 
-    num_sequences: rows of its batches.  num_token_forwards: tokens that went through the blocks, padding among them.
-    num_flops: operations of the matrix products (`ModelCost`).
+    num_sequences: rows of its batches.  num_token_forwards: tokens that went through the blocks, with padding where
+    padding went through them.  num_flops: operations of the matrix products (`ModelCost`).
     """
 
     def __init__(self) -> None:
@@ -22,6 +23,12 @@ class WorkCounter:
         self.num_sequences = 0
         self.num_token_forwards = 0
         self.num_flops = 0
+
+    def add_forward(self, num_sequences: int, num_tokens: int, num_flops: int) -> None:
+        self.num_forwards += 1
+        self.num_sequences += num_sequences
+        self.num_token_forwards += num_tokens
+        self.num_flops += num_flops
 
 
 @dataclass(frozen=True)
@@ -57,25 +64,24 @@ class ModelCost:
 
     def blocks(self, num_rows: int, length: int) -> int:
         """All blocks on [num_rows, length] tokens."""
-        return self.num_blocks * self._block(num_rows, length)
+        return self.num_blocks * self._block(num_rows * length, num_rows, length)
 
-    def blocks_with_partial_last(self, num_rows: int, length: int, num_selected: int, num_queries: int) -> int:
-        """All blocks, the last of them with keys and values of every token and the rest for `num_selected` tokens.
+    def packed_blocks(self, num_tokens: int, keys: Rectangle, queries: Rectangle) -> int:
+        """All blocks on the tokens of a packed batch, the last of them on those of `queries`.
 
-        num_queries: queries that the last attention really runs, with those that pad a row.
+        Attention works on whole rectangles.
         """
-        last = 2 * self.num_kv_weights * num_rows * length
-        last += 2 * (self.num_linear_weights - self.num_kv_weights) * num_selected
-        last += self._attention(num_queries, length)
-        return (self.num_blocks - 1) * self._block(num_rows, length) + last
+        last = 2 * self.num_kv_weights * num_tokens
+        last += 2 * (self.num_linear_weights - self.num_kv_weights) * len(queries.slots)
+        last += self._attention(queries.num_rows * queries.width, keys.width)
+        return (self.num_blocks - 1) * self._block(num_tokens, keys.num_rows, keys.width) + last
 
     def head(self, num_tokens: int) -> int:
         """The head's logits of `num_tokens` tokens."""
         return 2 * self.hidden_size * self.vocab_size * num_tokens
 
-    def _block(self, num_rows: int, length: int) -> int:
-        num_tokens = num_rows * length
-        return 2 * self.num_linear_weights * num_tokens + self._attention(num_tokens, length)
+    def _block(self, num_tokens: int, num_rows: int, width: int) -> int:
+        return 2 * self.num_linear_weights * num_tokens + self._attention(num_rows * width, width)
 
-    def _attention(self, num_queries: int, length: int) -> int:
-        return 4 * self.attention_width * num_queries * length
+    def _attention(self, num_queries: int, num_keys: int) -> int:
+        return 4 * self.attention_width * num_queries * num_keys
