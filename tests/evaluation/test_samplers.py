@@ -18,7 +18,7 @@ from workers.samplers import Prompt, Savings, generate
 from workers.samplers.dream import commit_counts as dream_commit_counts
 from workers.samplers.llada import commit_counts as llada_commit_counts
 
-MASK, EOS = 256, 257
+MASK, EOS, END_OF_TURN = 256, 257, 259
 PROMPTS = [[72, 101, 108, 108, 111], [5, 6], [9, 8, 7, 200, 100, 50, 25, 12]]
 KEYS = ["first", "second", "third"]
 MakeLoaded = Callable[..., LoadedModel]
@@ -76,7 +76,9 @@ def answer_states(loaded: LoadedModel, prompt: list[int], settings: GenerationSe
     )
     (answer,) = write(loaded, [prompt], settings, [key], 0, savings=Savings(masked_positions_only=False))
     handle.remove()
-    return [*(row[len(prompt) : len(prompt) + settings.gen_length] for row in seen), torch.tensor(answer)]
+    # Guidance asks without the prompt, too.
+    rows = [row[len(prompt) :] for row in seen if row[: len(prompt)].tolist() == prompt]
+    return [*(row[: settings.gen_length] for row in rows), torch.tensor(answer)]
 
 
 LLADA = {
@@ -87,6 +89,13 @@ LLADA = {
     "random remasking": settings_of(block_length=6, remasking="random"),
     "temperature": settings_of(block_length=4, temperature=0.7),
     "temperature, random remasking": settings_of(block_length=4, temperature=1.5, remasking="random"),
+    "guidance": settings_of(block_length=4, cfg_scale=1.5),
+    "guidance, temperature": settings_of(steps=6, block_length=6, cfg_scale=0.5, temperature=0.9),
+    "no end of text": settings_of(block_length=6, logits_eos_inf=True),
+    "ends come last": settings_of(block_length=6, confidence_eos_eot_inf=True),
+    "both, random remasking": settings_of(
+        block_length=6, logits_eos_inf=True, confidence_eos_eot_inf=True, remasking="random"
+    ),
 }
 DREAM = {
     "entropy": settings_of(algorithm="entropy"),
@@ -104,9 +113,35 @@ DREAM = {
 }
 
 
+def prefer_ends(loaded: LoadedModel) -> None:
+    """Makes ends of text and of a turn the best token of many places, as an instruct model does."""
+    head: Any = loaded.model.get_submodule("lm_head")
+    head.weight.data[EOS] *= 3
+    head.weight.data[END_OF_TURN] *= 2
+
+
+def test_the_options_for_ends_decide_whether_and_when_they_are_written(make_loaded: MakeLoaded) -> None:
+    loaded = make_loaded("llada", scale=0.3)
+    prefer_ends(loaded)
+
+    def first_end(**options: bool) -> int:
+        """The step that commits the first end of text or of a turn; 12 if none does."""
+        states = answer_states(loaded, PROMPTS[0], settings_of(block_length=12, **options), KEYS[0])
+        return next((step for step, state in enumerate(states[1:]) if EOS in state or END_OF_TURN in state), 12)
+
+    assert first_end() < 3
+    assert first_end(confidence_eos_eot_inf=True) > 6
+    loaded = replace(loaded, end_token_ids=frozenset())
+    head: Any = loaded.model.get_submodule("lm_head")
+    head.weight.data[END_OF_TURN] = 0
+    assert first_end() < 3
+    assert first_end(logits_eos_inf=True) == 12
+
+
 @pytest.mark.parametrize("name", LLADA)
 def test_llada_writes_what_the_slow_transcription_writes(name: str, make_loaded: MakeLoaded) -> None:
     settings, loaded = LLADA[name], make_loaded("llada", scale=0.3)
+    prefer_ends(loaded)
     batch = write(loaded, PROMPTS, settings, KEYS, 11)
     rows = float64_rows(loaded)
     for prompt, key, answer in zip(PROMPTS, KEYS, batch, strict=True):
@@ -120,6 +155,9 @@ def test_llada_writes_what_the_slow_transcription_writes(name: str, make_loaded:
             temperature=settings.temperature,
             block_length=settings.llada.block_length,
             remasking=settings.llada.remasking,
+            cfg_scale=settings.llada.cfg_scale,
+            never=[EOS] if settings.llada.logits_eos_inf else [],
+            last=[EOS, END_OF_TURN] if settings.llada.confidence_eos_eot_inf else [],
         )
         assert answer == expected
 
