@@ -11,6 +11,10 @@ PROTOCOL_VERSION = 1
 
 Family = Literal["llada", "dream", "causal"]
 
+# Settings that came after studies were run, and what those studies did: at that value they are no part of the identity,
+# so that its hash stays the same.
+_ADDED_LATER = {"cfg_scale": 0.0, "logits_eos_inf": False, "confidence_eos_eot_inf": False}
+
 
 class Settings(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
@@ -36,6 +40,9 @@ class LladaSampler(Settings):
 
     block_length: int = Field(32, ge=1)
     remasking: Literal["low_confidence", "random"] = "low_confidence"
+    cfg_scale: float = Field(0.0, ge=0, description="classifier-free guidance; 0 for none")
+    logits_eos_inf: bool = Field(False, description="the end of text is never written")
+    confidence_eos_eot_inf: bool = Field(False, description="ends of text and of a turn are committed last")
 
 
 class DreamSampler(Settings):
@@ -82,4 +89,5 @@ class Protocol(Settings):
         samplers: dict[str, dict[str, Any]] = {name: generation.pop(name) for name in ("llada", "dream")}
         if family == "causal":
             return {key: generation[key] for key in ("gen_length", "temperature", "eos_ends_answer")}
-        return generation | samplers[family]
+        sampler = samplers[family].items()
+        return generation | {key: value for key, value in sampler if (key, value) not in _ADDED_LATER.items()}

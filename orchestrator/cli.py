@@ -59,9 +59,12 @@ Workers = Annotated[
     ),
 ]
 BatchSize = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--batch-size", min=1, envvar="QSTUDY_BATCH_SIZE", help="Requests that are answered and saved together."
+        "--batch-size",
+        min=1,
+        envvar="QSTUDY_BATCH_SIZE",
+        help="The most sequences of one forward; as many as suit the device unless given.",
     ),
 ]
 FailFast = Annotated[
@@ -93,7 +96,7 @@ def run(
     study: StudyOption = None,
     address: Address = None,
     workers: Workers = None,
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = None,
     limit: Limit = None,
     set_: Set = None,
     only: Only = None,
@@ -128,7 +131,7 @@ def demo(
     study: StudyOption = None,
     address: Address = None,
     workers: Workers = None,
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = None,
     limit: Limit = None,
 ) -> None:
     """Run the grid that ships: three tiny diffusion models, a few minutes on two CPU cores."""

@@ -29,7 +29,7 @@ class RunOptions:
     study: Path | None = None
     address: str | None = None
     num_workers: int | None = None
-    batch_size: int = 16
+    batch_size: int | None = None
     limit: int | None = None
     overrides: tuple[str, ...] = ()
     only: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from grids import Calibration, Variant
 from grids.resolution import HUB_TEXTS
 from methods import CalibrationError
 from workers.models import LoadedModel
-from workers.samplers.canvas import drawable_logits, top_positions
+from workers.samplers.steps import drawable_logits, top_positions
 
 # Held-out windows of the audit: another seed than any calibration's, few and short.
 AUDIT_SEED, NUM_AUDIT_WINDOWS, MAX_AUDIT_LENGTH = 2**31 - 1, 4, 128
@@ -110,7 +110,7 @@ def denoised_windows(loaded: LoadedModel, windows: Tensor) -> Tensor:
         for step in range(int(wanted.max())):
             logits = drawable_logits(loaded.logits(batch)[:, start:], loaded)
             confidence, best = logits.softmax(-1).max(-1)
-            commit = top_positions(confidence, masked, 1) & (wanted > step)[:, None]
+            commit = top_positions(confidence, masked, (wanted > step).long())
             batch[:, start:][commit] = best[commit]
             masked &= ~commit
         tokens[rows] = batch.cpu()

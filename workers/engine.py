@@ -6,7 +6,7 @@ import json
 import math
 import queue
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,8 @@ from workers.units import (
 )
 
 Result = TypeVar("Result")
+_ROWS_SAVED_TOGETHER = 16
+_SECONDS_BETWEEN_SAVES = 10.0
 
 
 class Worker:
@@ -137,7 +139,7 @@ class Worker:
     def _evaluate(self, unit: EvaluateUnit) -> Iterator[Event]:
         cell, started = unit.cell, time.monotonic()
         loaded = self._load(cell.variant)
-        lm = DiffusionLM(loaded, cell.task.protocol, seed=cell.variant.seed)
+        lm = DiffusionLM(loaded, cell.task.protocol, seed=cell.variant.seed, batch_size=self._settings.batch_size)
         built = BuiltTask(cell.task, lm, chat_template=cell.variant.model.chat_template)
         # A response whose key is another one belongs to a task that has changed since.
         responses = {
@@ -145,50 +147,53 @@ class Worker:
             for request in built.requests
             if request.index in unit.done and unit.done[request.index].key == request.key
         }
+        missing = [request for request in built.requests if request.index not in responses]
         yield Progress("evaluate", len(responses), len(built.requests))
-        for batch_index, batch in enumerate(plan_batches(built.requests, self._settings.batch_size)):
-            missing = [request for request in batch if request.index not in responses]
-            if missing:
-                rows = self._answer(lm, cell, batch_index, missing)
-                responses |= {row["request_index"]: response_of(row) for row in rows}
-                yield Samples(rows)
-                yield Progress("evaluate", len(responses), len(built.requests))
+        for rows in _in_groups(_answers(lm, cell, missing)):
+            responses |= {row["request_index"]: response_of(row) for row in rows}
+            yield Samples(rows)
+            yield Progress("evaluate", len(responses), len(built.requests))
         yield Progress("score", 0, 1)
         metrics, scores = built.score(responses)
         yield Evaluated(metrics, scores, lm.num_forwards, time.monotonic() - started, self.device_name)
 
-    def _answer(self, lm: DiffusionLM, cell: Cell, batch_index: int, batch: list[Request]) -> list[dict[str, Any]]:
-        """Rows of the `samples` table for one batch."""
-        logprobs: list[float | None] = [None] * len(batch)
-        texts: list[str | None] = [None] * len(batch)
-        if cell.task.info.is_generation:
-            texts = list(lm.answer_generations([(request.arguments[0], request.arguments[1]) for request in batch]))
-        else:
-            logprobs = list(lm.answer_likelihoods([(request.arguments[0], request.arguments[1]) for request in batch]))
-            if any(value is None or not math.isfinite(value) for value in logprobs):
-                raise methods.NonFiniteError(f"a log-likelihood of {cell} is not a finite number")
-        return [
-            {
-                "request_key": request.key,
-                "request_index": request.index,
-                "doc_id": request.doc_id,
-                "request_type": request.request_type,
-                "arguments": request.arguments_json,
-                "response": text,
-                "logprob": logprob,
-                "batch_index": batch_index,
-            }
-            for request, text, logprob in zip(batch, texts, logprobs, strict=True)
-        ]
+
+def _answers(lm: DiffusionLM, cell: Cell, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
+    """Rows of the `samples` table, as answers are finished."""
+    pairs = [(request.arguments[0], request.arguments[1]) for request in requests]
+    if cell.task.info.is_generation:
+        for index, text in lm.generations(pairs):
+            yield _row(requests[index], text, None)
+        return
+    for index, logprob in lm.likelihoods(pairs):
+        if not math.isfinite(logprob):
+            raise methods.NonFiniteError(f"a log-likelihood of {cell} is not a finite number")
+        yield _row(requests[index], None, logprob)
 
 
-def plan_batches(requests: Sequence[Request], batch_size: int) -> list[list[Request]]:
-    """Batches of similar prompt length, a function of the requests alone.
+def _row(request: Request, text: str | None, logprob: float | None) -> dict[str, Any]:
+    return {
+        "request_key": request.key,
+        "request_index": request.index,
+        "doc_id": request.doc_id,
+        "request_type": request.request_type,
+        "arguments": request.arguments_json,
+        "response": text,
+        "logprob": logprob,
+    }
 
-    A resumed cell forms the same batches as an undisturbed one, so even rounding is the same.
-    """
-    ordered = sorted(requests, key=lambda request: (len(str(request.arguments[0])), request.index))
-    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
+def _in_groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Groups that are saved together: what a kill may lose beside the answers that were not finished."""
+    group: list[dict[str, Any]] = []
+    saved = time.monotonic()
+    for row in rows:
+        group.append(row)
+        if len(group) == _ROWS_SAVED_TOGETHER or time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+            yield group
+            group, saved = [], time.monotonic()
+    if group:
+        yield group
 
 
 def response_of(row: Mapping[str, Any]) -> Response:

@@ -1,7 +1,7 @@
 """lm-eval's view of a loaded model: text in, log-likelihoods and answers out.
 
-It works alone, as `lm_eval.simple_evaluate(model=DiffusionLM(loaded, protocol), tasks=[...])`, and a worker calls its
-two `answer_...` methods with batches of requests. Both give the same numbers: an answer depends on the request's
+It works alone, as `lm_eval.simple_evaluate(model=DiffusionLM(loaded, protocol), tasks=[...])`, and a worker hands all
+requests of a cell to `generations` or `likelihoods`. Both give the same numbers: an answer depends on the request's
 content, the protocol and the seed.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -18,11 +18,14 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from grids.protocol import Protocol
+from workers.answer_text import AnswerText
 from workers.likelihood import conditional_log_likelihood, is_greedy
 from workers.models.loading import LoadedModel
-from workers.samplers import generate
+from workers.samplers import Prompt, Savings, generate
 
 logger = logging.getLogger(__name__)
+
+_DRAWS_AT_ONCE = 16
 
 
 def request_key(request_type: str, arguments: Sequence[Any]) -> str:
@@ -34,15 +37,22 @@ def request_key(request_type: str, arguments: Sequence[Any]) -> str:
 class DiffusionLM(TemplateLM):
     """A LoadedModel under a Protocol, as an lm-eval model.
 
-    `batch_size` bounds the sequences of one forward of the likelihood, and the prompts that `generate_until` runs
-    together. lm-eval's greedy flag costs as many forwards as the continuation has tokens and the study's metrics do not
-    read it: it is False unless `greedy` asks for it.
+    `batch_size` bounds the sequences of one forward; None leaves it to what suits the device. `savings` are all on, but
+    for tests and benchmarks. lm-eval's greedy flag costs as many forwards as the continuation has tokens, and the
+    study's metrics do not read it: it is False unless `greedy` asks for it.
     """
 
     request_key = staticmethod(request_key)
 
     def __init__(
-        self, loaded: LoadedModel, protocol: Protocol, *, seed: int = 0, batch_size: int = 16, greedy: bool = False
+        self,
+        loaded: LoadedModel,
+        protocol: Protocol,
+        *,
+        seed: int = 0,
+        batch_size: int | None = None,
+        greedy: bool = False,
+        savings: Savings | None = None,
     ) -> None:
         super().__init__()
         self.loaded = loaded
@@ -52,25 +62,37 @@ class DiffusionLM(TemplateLM):
         self.tokenizer = loaded.tokenizer
         self.max_length = loaded.max_length
         self._greedy = greedy
+        self._savings = savings
+        self._added_tokens: Mapping[str, int] = loaded.tokenizer.get_added_vocab()
         self._forwards_before = loaded.counter.num_forwards
         self._said_truncated = False
 
     # What a worker calls.
 
-    def answer_likelihoods(self, requests: Sequence[tuple[str, str]]) -> list[float]:
-        """log p(continuation | context), in nats, of each (context, continuation)."""
-        return [logprob for logprob, _ in self._score(requests, greedy=False)]
+    def likelihoods(self, requests: Sequence[tuple[str, str]]) -> Iterator[tuple[int, float]]:
+        """(index, log p(continuation | context) in nats) of each (context, continuation)."""
+        for index, request in enumerate(requests):
+            ((logprob, _),) = self._score([request], greedy=False)
+            yield index, logprob
 
-    def answer_generations(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
-        """The answer to each (context, gen_kwargs); the requests are one batch.
+    def generations(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[int, str]]:
+        """(index, text) of the answer to each (context, gen_kwargs), in the order in which they are finished.
 
         Of the task's generation settings only `until` is read: lengths and sampling are the protocol's.
         """
         settings = self.protocol.generation
-        prompts = [self._fit(self._prompt_ids(context), settings.gen_length) for context, _ in requests]
-        keys = [request_key("generate_until", request) for request in requests]
-        answers = generate(self.loaded, prompts, settings, keys, self.seed)
-        return [self._text(ids, gen_kwargs) for ids, (_, gen_kwargs) in zip(answers, requests, strict=True)]
+        texts = [self._answer_text(gen_kwargs) for _, gen_kwargs in requests]
+        prompts = [
+            Prompt(
+                ids=self._fit(self._prompt_ids(request[0]), settings.gen_length),
+                key=request_key("generate_until", request),
+                is_decided=text.is_decided,
+            )
+            for request, text in zip(requests, texts, strict=True)
+        ]
+        answers = generate(self.loaded, prompts, settings, self.seed, savings=self._savings, max_rows=self.batch_size)
+        for index, ids in answers:
+            yield index, texts[index].text(ids)
 
     @property
     def num_forwards(self) -> int:
@@ -92,9 +114,8 @@ class DiffusionLM(TemplateLM):
         return [self._rolling(*request.args) for request in requests]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        pairs = [request.args for request in requests]
-        batches = [pairs[start : start + self.batch_size] for start in range(0, len(pairs), self.batch_size)]
-        return [text for batch in batches for text in self.answer_generations(batch)]
+        texts = dict(self.generations([request.args for request in requests]))
+        return [texts[index] for index in range(len(requests))]
 
     @property
     def eot_token_id(self) -> int:
@@ -152,7 +173,13 @@ class DiffusionLM(TemplateLM):
     def _score_tokens(self, key: str, context: list[int], target: list[int], *, greedy: bool) -> tuple[float, bool]:
         context = self._fit(context, len(target))
         logprob = conditional_log_likelihood(
-            self.loaded, context, target, self.protocol.likelihood, key, self.seed, batch_size=self.batch_size
+            self.loaded,
+            context,
+            target,
+            self.protocol.likelihood,
+            key,
+            self.seed,
+            batch_size=self.batch_size or _DRAWS_AT_ONCE,
         )
         return logprob, greedy and is_greedy(self.loaded, context, target)
 
@@ -192,19 +219,13 @@ class DiffusionLM(TemplateLM):
             self._said_truncated = True
         return context[-room:]
 
-    def _text(self, ids: list[int], gen_kwargs: Mapping[str, Any]) -> str:
-        """The answer's text: up to the first end token, then up to the first stop string, without special tokens."""
+    def _answer_text(self, gen_kwargs: Mapping[str, Any]) -> AnswerText:
         stops = _stop_strings(gen_kwargs)
         # A stop string that is a special token would be gone from the text.
-        added = self.tokenizer.get_added_vocab()
-        ends = {added[stop] for stop in stops if stop in added}
+        ends = {self._added_tokens[stop] for stop in stops if stop in self._added_tokens}
         if self.protocol.generation.eos_ends_answer:
             ends |= self.loaded.end_token_ids | {self.loaded.eos_token_id}
-        length = next((index for index, token in enumerate(ids) if token in ends), len(ids))
-        text: str = self.tokenizer.decode(ids[:length], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        for stop in stops:
-            text = text.split(stop)[0]
-        return text
+        return AnswerText(self.tokenizer, ends, stops)
 
     def _rolling(self, text: str) -> float:
         windows = get_rolling_token_windows(

@@ -22,15 +22,16 @@ def generator(seed: int, key: str, draw: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
 
 
-def uniform_rows(seed: int, keys: Sequence[str], purpose: str, draw: int, shape: tuple[int, ...]) -> Tensor:
-    """Uniform numbers in [0, 1), float64 [len(keys), *shape]: row i depends on `keys[i]` and not on the other keys.
+def uniforms(seed: int, key: str, purpose: str, draw: int, shape: tuple[int, ...]) -> Tensor:
+    """Uniform numbers in [0, 1), float64; `purpose` keeps a request's draws for different ends apart."""
+    return torch.rand(shape, dtype=torch.float64, generator=generator(seed, f"{key}/{purpose}", draw))
 
-    `purpose` keeps a request's draws for different ends apart.
-    """
-    rows = [torch.rand(shape, dtype=torch.float64, generator=generator(seed, f"{key}/{purpose}", draw)) for key in keys]
-    return torch.stack(rows)
+
+def gumbel(uniform: Tensor) -> Tensor:
+    """Standard Gumbel noise from uniform numbers."""
+    return -torch.log(-torch.log(uniform))
 
 
 def gumbel_rows(seed: int, keys: Sequence[str], purpose: str, draw: int, shape: tuple[int, ...]) -> Tensor:
-    """Standard Gumbel noise, float64 [len(keys), *shape], keyed as `uniform_rows`."""
-    return -torch.log(-torch.log(uniform_rows(seed, keys, purpose, draw, shape)))
+    """Standard Gumbel noise, float64 [len(keys), *shape]: row i depends on `keys[i]` and not on the other keys."""
+    return gumbel(torch.stack([uniforms(seed, key, purpose, draw, shape) for key in keys]))

@@ -11,12 +11,15 @@ from grids import Cell, Variant
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What decides a worker's speed and place, and no number: none of it is part of an id."""
+    """What decides a worker's speed and place, and no number: none of it is part of an id.
+
+    batch_size: the most sequences of one forward, None for as many as suit the device.
+    """
 
     artifact_dir: str
     device: str = "auto"
     num_threads: int = 1
-    batch_size: int = 16
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,8 @@ def test_a_model_is_good_at_its_tasks_and_not_because_they_are_trivial(
     def by_model(requests: Any) -> list[Response]:
         pairs = [request.arguments for request in requests]
         if info.is_generation:
-            return [Response("", text=text) for text in lm.answer_generations(pairs)]
-        return [Response("", logprob=value) for value in lm.answer_likelihoods(pairs)]
+            return [Response("", text=text) for _, text in sorted(lm.generations(pairs))]
+        return [Response("", logprob=value) for _, value in sorted(lm.likelihoods(pairs))]
 
     def without_model(requests: Any) -> list[Response]:
         if info.is_generation:

@@ -7,7 +7,7 @@ list of rows, row i for token i. `uniforms(purpose, step, shape)` gives the rand
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 Logits = Callable[[list[int]], list[list[float]]]
@@ -25,7 +25,11 @@ def llada(
     block_length: int,
     remasking: str = "low_confidence",
     temperature: float = 0.0,
+    cfg_scale: float = 0.0,
+    never: Collection[int] = (),
+    last: Collection[int] = (),
 ) -> list[int]:
+    """`never`: tokens that are not written.  `last`: tokens whose places have no confidence."""
     canvas = prompt + [mask] * gen_length
     num_blocks = gen_length // block_length
     steps_per_block = steps // num_blocks
@@ -36,18 +40,25 @@ def llada(
             count = block_length // steps_per_block + (1 if step < block_length % steps_per_block else 0)
             draw = block * steps_per_block + step
             rows = logits(canvas)
+            if cfg_scale:
+                blind = logits([mask] * len(prompt) + canvas[len(prompt) :])
+                rows = [
+                    [(1 + cfg_scale) * value - cfg_scale * other for value, other in zip(row, others, strict=True)]
+                    for row, others in zip(rows, blind, strict=True)
+                ]
             noise = uniforms("tokens", draw, (block_length, len(rows[0]))) if temperature else None
             order = uniforms("positions", draw, (block_length,)) if remasking == "random" else None
             found = {}
             for place in places:
-                row = [-math.inf if token == mask else value for token, value in enumerate(rows[place])]
+                row = [-math.inf if token in {mask, *never} else value for token, value in enumerate(rows[place])]
                 scores = row
                 if noise is not None:
                     # Gumbel-max: exp(logit) / (-ln u)^T is largest at a token drawn from softmax(logit / T).
                     draws = noise[place - places[0]]
                     scores = [v - temperature * math.log(-math.log(u)) for v, u in zip(row, draws, strict=True)]
                 token = scores.index(max(scores))
-                sure = softmax(row)[token] if order is None else order[place - places[0]]
+                kept = [-math.inf if token in last else value for token, value in enumerate(row)]
+                sure = softmax(kept)[token] if order is None else order[place - places[0]]
                 found[place] = (token, sure)
             open_places = [place for place in places if place not in known]
             for place in sorted(open_places, key=lambda place: -found[place][1])[:count]:

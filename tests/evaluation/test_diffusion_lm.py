@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from grids.protocol import LikelihoodSettings, Protocol
 from workers.likelihood import conditional_log_likelihood
 from workers.lm import DiffusionLM, request_key
 from workers.models import LoadedModel
-from workers.samplers import generate
+from workers.samplers import Prompt, generate
 
 EOS, BOS, END_OF_TURN = 257, 258, 259
 MakeLoaded = Callable[..., LoadedModel]
@@ -66,9 +66,18 @@ class ScriptedTokens:
         self.tokens = tokens
         monkeypatch.setattr("workers.lm.generate", self)
 
-    def __call__(self, loaded: LoadedModel, prompts: Any, settings: Any, keys: Any, seed: int) -> list[list[int]]:
-        self.prompts += [list(prompt) for prompt in prompts]
-        return [self.tokens for _ in prompts]
+    def __call__(self, loaded: LoadedModel, prompts: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
+        self.prompts += [list(prompt.ids) for prompt in prompts]
+        return ((index, self.tokens) for index in range(len(prompts)))
+
+
+def answers_of(lm: DiffusionLM, requests: Any) -> list[str]:
+    """The answers in the order of their requests."""
+    return [text for _, text in sorted(lm.generations(requests))]
+
+
+def likelihoods_of(lm: DiffusionLM, requests: Any) -> list[float]:
+    return [value for _, value in sorted(lm.likelihoods(requests))]
 
 
 @pytest.fixture
@@ -103,11 +112,11 @@ def test_lm_eval_gets_the_likelihoods_that_a_worker_gets(
     assert len(samples) == 3
     requests = [(context, continuation) for sample in samples for context, continuation in arguments_of(sample)]
     logged = [logprob for sample in samples for ((logprob, greedy),) in sample["resps"] if greedy is False]
-    assert logged == lm.answer_likelihoods(requests)
+    assert logged == likelihoods_of(lm, requests)
     assert len(set(logged)) == 6
     # In another order and in other company, the same.
     again = DiffusionLM(lm.loaded, PROTOCOL, seed=3)
-    assert [again.answer_likelihoods([request])[0] for request in reversed(requests)] == logged[::-1]
+    assert [likelihoods_of(again, [request])[0] for request in reversed(requests)] == logged[::-1]
 
 
 @pytest.mark.parametrize("family", ["llada", "dream", "causal"])
@@ -118,8 +127,8 @@ def test_lm_eval_gets_the_answers_that_a_worker_gets(
     samples = evaluate(lm, task_manager, "write")
     requests = [(context, gen_kwargs) for sample in samples for context, gen_kwargs in arguments_of(sample)]
     logged = [sample["resps"][0][0] for sample in samples]
-    assert logged == lm.answer_generations(requests)
-    assert logged == [lm.answer_generations([request])[0] for request in requests]
+    assert logged == answers_of(lm, requests)
+    assert logged == [answers_of(lm, [request])[0] for request in requests]
 
 
 def test_chat_templates_reach_the_prompt(make_loaded: MakeLoaded, task_manager: TaskManager) -> None:
@@ -168,23 +177,18 @@ def test_the_key_of_a_request_is_what_its_draws_hang_on(make_loaded: MakeLoaded)
         request_key("loglikelihood", request),
         9,
     )
-    assert lm.answer_likelihoods([request]) == [by_hand]
-    assert DiffusionLM(loaded, PROTOCOL, seed=8).answer_likelihoods([request]) != [by_hand]
-    answer = generate(
-        loaded,
-        [loaded.tokenizer("Red")["input_ids"]],
-        PROTOCOL.generation,
-        [request_key("generate_until", ("Red", {}))],
-        9,
-    )
-    ends = [i for i, token in enumerate(answer[0]) if token in (EOS, END_OF_TURN)] + [8]
-    decoded = loaded.tokenizer.decode(answer[0][: ends[0]], skip_special_tokens=True)
-    assert lm.answer_generations([("Red", {})]) == [decoded]
+    assert likelihoods_of(lm, [request]) == [by_hand]
+    assert likelihoods_of(DiffusionLM(loaded, PROTOCOL, seed=8), [request]) != [by_hand]
+    prompt = Prompt(loaded.tokenizer("Red")["input_ids"], request_key("generate_until", ("Red", {})))
+    ((_, answer),) = generate(loaded, [prompt], PROTOCOL.generation, 9)
+    ends = [i for i, token in enumerate(answer) if token in (EOS, END_OF_TURN)] + [8]
+    decoded = loaded.tokenizer.decode(answer[: ends[0]], skip_special_tokens=True)
+    assert answers_of(lm, [("Red", {})]) == [decoded]
 
 
 def test_spaces_at_the_end_of_the_context_belong_to_the_continuation(make_loaded: MakeLoaded) -> None:
     lm = DiffusionLM(make_loaded("causal"), PROTOCOL)
-    moved, plain = lm.answer_likelihoods([("Red or ", "blue"), ("Red or", " blue")])
+    moved, plain = likelihoods_of(lm, [("Red or ", "blue"), ("Red or", " blue")])
     assert moved == plain
 
 
@@ -193,7 +197,7 @@ def test_dreams_prompts_begin_with_bos_and_lladas_do_not(
 ) -> None:
     sampler = ScriptedTokens(monkeypatch, [65])
     for family in ("llada", "dream"):
-        DiffusionLM(make_loaded(family), PROTOCOL).answer_generations([("AB", {}), ("<|bos|>AB", {})])
+        answers_of(DiffusionLM(make_loaded(family), PROTOCOL), [("AB", {}), ("<|bos|>AB", {})])
     letters = sampler.prompts[0]
     assert len(letters) == 2
     assert sampler.prompts == [letters, [BOS, *letters], [BOS, *letters], [BOS, *letters]]
@@ -205,7 +209,7 @@ def test_dreams_likelihood_is_conditioned_on_bos(make_loaded: MakeLoaded) -> Non
     key = request_key("loglikelihood", ("A", "B"))
     target = loaded.tokenizer("B")["input_ids"]
     expected = conditional_log_likelihood(loaded, [BOS, *ids], target, PROTOCOL.likelihood, key, 0)
-    assert DiffusionLM(loaded, PROTOCOL).answer_likelihoods([("A", "B")]) == [expected]
+    assert likelihoods_of(DiffusionLM(loaded, PROTOCOL), [("A", "B")]) == [expected]
 
 
 @pytest.mark.parametrize("family", ["llada", "dream", "causal"])
@@ -214,8 +218,8 @@ def test_an_empty_context_is_the_prefix_token(family: str, make_loaded: MakeLoad
     target = lm.tok_encode("red")
     key = request_key("loglikelihood", ("", "red"))
     expected = conditional_log_likelihood(lm.loaded, [BOS], target, PROTOCOL.likelihood, key, 0)
-    assert lm.answer_likelihoods([("", "red")]) == [expected]
-    assert len(lm.answer_generations([("", {})])) == 1
+    assert likelihoods_of(lm, [("", "red")]) == [expected]
+    assert len(answers_of(lm, [("", {})])) == 1
 
 
 def bytes_of(lm: DiffusionLM, text: str) -> list[int]:
@@ -246,7 +250,7 @@ def test_the_answer_ends_at_the_first_end_token_or_stop_string(
     lm = DiffusionLM(make_loaded("llada"), PROTOCOL.model_copy(update={"generation": generation}))
     text = [*bytes_of(lm, "one. two"), EOS, *bytes_of(lm, "\nthree"), END_OF_TURN, *bytes_of(lm, " four")]
     ScriptedTokens(monkeypatch, text)
-    assert lm.answer_generations([("Q", gen_kwargs)]) == [expected]
+    assert answers_of(lm, [("Q", gen_kwargs)]) == [expected]
 
 
 def test_long_prompts_are_cut_on_the_left_and_that_is_said_once(
@@ -255,7 +259,7 @@ def test_long_prompts_are_cut_on_the_left_and_that_is_said_once(
     sampler = ScriptedTokens(monkeypatch, [65])
     lm = DiffusionLM(make_loaded("llada", max_length=20), PROTOCOL)
     with caplog.at_level(logging.WARNING, logger="workers.lm"):
-        lm.answer_generations([("abcdefghijklmnopqrstuvwxyz", {}), ("0123456789abcdefghij", {})])
+        answers_of(lm, [("abcdefghijklmnopqrstuvwxyz", {}), ("0123456789abcdefghij", {})])
     assert sampler.prompts == [bytes_of(lm, "opqrstuvwxyz"), bytes_of(lm, "89abcdefghij")]
     assert [record.getMessage() for record in caplog.records] == [
         "prompts longer than 12 tokens are cut on the left (this one has 26; 8 tokens follow it)"
@@ -265,7 +269,7 @@ def test_long_prompts_are_cut_on_the_left_and_that_is_said_once(
 def test_an_answer_that_is_longer_than_the_model_is_refused(make_loaded: MakeLoaded) -> None:
     lm = DiffusionLM(make_loaded("llada", max_length=8), PROTOCOL)
     with pytest.raises(ValueError, match="8 tokens after the prompt leave no room in the model's 8"):
-        lm.answer_generations([("Q", {})])
+        answers_of(lm, [("Q", {})])
 
 
 @pytest.mark.parametrize("family", ["llada", "dream", "causal"])
@@ -283,7 +287,7 @@ def test_the_greedy_flag_is_computed_only_when_asked(family: str, make_loaded: M
     asked = DiffusionLM(loaded, PROTOCOL, greedy=True)
     answers = asked.loglikelihood(requests)
     assert [greedy for _, greedy in answers] in ([True, False, False], [False, True, False])
-    assert [logprob for logprob, _ in answers] == lm.answer_likelihoods([request.args for request in requests])
+    assert [logprob for logprob, _ in answers] == likelihoods_of(lm, [request.args for request in requests])
     assert asked.num_forwards == 2 * cost + 3
 
 
@@ -311,7 +315,7 @@ def test_rolling_likelihood_of_a_causal_model_is_the_sum_over_its_windows(make_l
 def test_forwards_are_counted_per_lm(make_loaded: MakeLoaded) -> None:
     loaded = make_loaded("llada")
     first = DiffusionLM(loaded, PROTOCOL)
-    first.answer_likelihoods([("Q", "a"), ("Q", "b")])
+    likelihoods_of(first, [("Q", "a"), ("Q", "b")])
     second = DiffusionLM(loaded, PROTOCOL)
-    second.answer_generations([("Q", {}), ("R", {})])
+    answers_of(second, [("Q", {}), ("R", {})])
     assert (second.num_forwards, first.num_forwards) == (8, 10)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +14,11 @@ import torch
 from grids.protocol import GenerationSettings
 from tests.evaluation import slow_samplers
 from workers.models import LoadedModel
-from workers.samplers import generate
+from workers.samplers import Prompt, Savings, generate
 from workers.samplers.dream import commit_counts as dream_commit_counts
 from workers.samplers.llada import commit_counts as llada_commit_counts
 
-MASK, EOS = 256, 257
+MASK, EOS, END_OF_TURN = 256, 257, 259
 PROMPTS = [[72, 101, 108, 108, 111], [5, 6], [9, 8, 7, 200, 100, 50, 25, 12]]
 KEYS = ["first", "second", "third"]
 MakeLoaded = Callable[..., LoadedModel]
@@ -28,6 +28,20 @@ def settings_of(gen_length: int = 12, steps: int = 12, temperature: float = 0.0,
     family = "llada" if {"block_length", "remasking"} & set(sampler) else "dream"
     values = {"gen_length": gen_length, "steps": steps, "temperature": temperature, family: sampler}
     return GenerationSettings.model_validate(values)
+
+
+def write(
+    loaded: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    keys: Sequence[str],
+    seed: int,
+    **options: Any,
+) -> list[list[int]]:
+    """The answers in the order of their prompts."""
+    asked = [Prompt(ids, key) for ids, key in zip(prompts, keys, strict=True)]
+    answers = dict(generate(loaded, asked, settings, seed, **options))
+    return [answers[index] for index in range(len(prompts))]
 
 
 def float64_rows(loaded: LoadedModel) -> slow_samplers.Logits:
@@ -54,13 +68,17 @@ def uniforms_of(key: str, seed: int) -> slow_samplers.Uniforms:
     return uniforms
 
 
-def states_of(loaded: LoadedModel) -> list[torch.Tensor]:
-    """Every canvas that the model sees from now on."""
+def answer_states(loaded: LoadedModel, prompt: list[int], settings: GenerationSettings, key: str) -> list[torch.Tensor]:
+    """The answer [gen_length] as every forward of the whole model finds it, and as it is at last."""
     seen: list[torch.Tensor] = []
-    loaded.model.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(kwargs["input_ids"].clone()), with_kwargs=True
+    handle = loaded.model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["input_ids"][0].clone()), with_kwargs=True
     )
-    return seen
+    (answer,) = write(loaded, [prompt], settings, [key], 0, savings=Savings(masked_positions_only=False))
+    handle.remove()
+    # Guidance asks without the prompt, too.
+    rows = [row[len(prompt) :] for row in seen if row[: len(prompt)].tolist() == prompt]
+    return [*(row[: settings.gen_length] for row in rows), torch.tensor(answer)]
 
 
 LLADA = {
@@ -71,6 +89,13 @@ LLADA = {
     "random remasking": settings_of(block_length=6, remasking="random"),
     "temperature": settings_of(block_length=4, temperature=0.7),
     "temperature, random remasking": settings_of(block_length=4, temperature=1.5, remasking="random"),
+    "guidance": settings_of(block_length=4, cfg_scale=1.5),
+    "guidance, temperature": settings_of(steps=6, block_length=6, cfg_scale=0.5, temperature=0.9),
+    "no end of text": settings_of(block_length=6, logits_eos_inf=True),
+    "ends come last": settings_of(block_length=6, confidence_eos_eot_inf=True),
+    "both, random remasking": settings_of(
+        block_length=6, logits_eos_inf=True, confidence_eos_eot_inf=True, remasking="random"
+    ),
 }
 DREAM = {
     "entropy": settings_of(algorithm="entropy"),
@@ -88,10 +113,36 @@ DREAM = {
 }
 
 
+def prefer_ends(loaded: LoadedModel) -> None:
+    """Makes ends of text and of a turn the best token of many places, as an instruct model does."""
+    head: Any = loaded.model.get_submodule("lm_head")
+    head.weight.data[EOS] *= 3
+    head.weight.data[END_OF_TURN] *= 2
+
+
+def test_the_options_for_ends_decide_whether_and_when_they_are_written(make_loaded: MakeLoaded) -> None:
+    loaded = make_loaded("llada", scale=0.3)
+    prefer_ends(loaded)
+
+    def first_end(**options: bool) -> int:
+        """The step that commits the first end of text or of a turn; 12 if none does."""
+        states = answer_states(loaded, PROMPTS[0], settings_of(block_length=12, **options), KEYS[0])
+        return next((step for step, state in enumerate(states[1:]) if EOS in state or END_OF_TURN in state), 12)
+
+    assert first_end() < 3
+    assert first_end(confidence_eos_eot_inf=True) > 6
+    loaded = replace(loaded, end_token_ids=frozenset())
+    head: Any = loaded.model.get_submodule("lm_head")
+    head.weight.data[END_OF_TURN] = 0
+    assert first_end() < 3
+    assert first_end(logits_eos_inf=True) == 12
+
+
 @pytest.mark.parametrize("name", LLADA)
 def test_llada_writes_what_the_slow_transcription_writes(name: str, make_loaded: MakeLoaded) -> None:
     settings, loaded = LLADA[name], make_loaded("llada", scale=0.3)
-    batch = generate(loaded, PROMPTS, settings, KEYS, 11)
+    prefer_ends(loaded)
+    batch = write(loaded, PROMPTS, settings, KEYS, 11)
     rows = float64_rows(loaded)
     for prompt, key, answer in zip(PROMPTS, KEYS, batch, strict=True):
         expected = slow_samplers.llada(
@@ -102,7 +153,11 @@ def test_llada_writes_what_the_slow_transcription_writes(name: str, make_loaded:
             gen_length=settings.gen_length,
             steps=settings.steps,
             temperature=settings.temperature,
-            **settings.llada.model_dump(),
+            block_length=settings.llada.block_length,
+            remasking=settings.llada.remasking,
+            cfg_scale=settings.llada.cfg_scale,
+            never=[EOS] if settings.llada.logits_eos_inf else [],
+            last=[EOS, END_OF_TURN] if settings.llada.confidence_eos_eot_inf else [],
         )
         assert answer == expected
 
@@ -110,7 +165,7 @@ def test_llada_writes_what_the_slow_transcription_writes(name: str, make_loaded:
 @pytest.mark.parametrize("name", DREAM)
 def test_dream_writes_what_the_slow_transcription_writes(name: str, make_loaded: MakeLoaded) -> None:
     settings, loaded = DREAM[name], make_loaded("dream", scale=0.3)
-    batch = generate(loaded, PROMPTS, settings, KEYS, 11)
+    batch = write(loaded, PROMPTS, settings, KEYS, 11)
     rows = float64_rows(loaded)
     for prompt, key, answer in zip(PROMPTS, KEYS, batch, strict=True):
         expected = slow_samplers.dream(
@@ -130,33 +185,30 @@ def test_dream_writes_what_the_slow_transcription_writes(name: str, make_loaded:
 def test_every_answer_is_complete_and_a_committed_token_never_changes(name: str, make_loaded: MakeLoaded) -> None:
     family, settings = ("llada", LLADA[name]) if name in LLADA else ("dream", DREAM[name])
     loaded = make_loaded(family)
-    seen = states_of(loaded)
-    answers = torch.tensor(generate(loaded, PROMPTS, settings, KEYS, 0))
-    assert answers.shape == (3, settings.gen_length)
-    assert not (answers == MASK).any()
-    assert len(seen) <= settings.steps
-    states = [*(canvas[:, -settings.gen_length :] for canvas in seen), answers]
-    assert (states[0] == MASK).all()
-    for before, after in itertools.pairwise(states):
-        assert torch.equal(after[before != MASK], before[before != MASK])
+    for prompt, key in zip(PROMPTS, KEYS, strict=True):
+        states = answer_states(loaded, prompt, settings, key)
+        assert (states[0] == MASK).all()
+        assert len(states[-1]) == settings.gen_length
+        assert not (states[-1] == MASK).any()
+        assert len(states) <= settings.steps + 1
+        for before, after in itertools.pairwise(states):
+            assert torch.equal(after[before != MASK], before[before != MASK])
 
 
 @pytest.mark.parametrize("name", LLADA)
 def test_llada_fills_blocks_from_left_to_right_at_the_planned_pace(name: str, make_loaded: MakeLoaded) -> None:
     settings, loaded = LLADA[name], make_loaded("llada")
-    seen = states_of(loaded)
-    answers = torch.tensor(generate(loaded, PROMPTS, settings, KEYS, 0))
+    states = answer_states(loaded, PROMPTS[0], settings, KEYS[0])
     length = settings.llada.block_length
     num_blocks = settings.gen_length // length
     pace = [count for count in llada_commit_counts(length, settings.steps // num_blocks) if count] * num_blocks
-    states = [*(canvas[:, -settings.gen_length :] for canvas in seen), answers]
     for (before, after), count in zip(itertools.pairwise(states), pace, strict=True):
         committed = (before == MASK) & (after != MASK)
-        assert committed.sum(-1).tolist() == [count] * 3
+        assert committed.sum() == count
         # Every block before the one that is written is full, every one after it untouched.
-        block = int((before != MASK)[0].sum()) // length
-        assert not committed[:, : block * length].any()
-        assert not committed[:, (block + 1) * length :].any()
+        block = int((before != MASK).sum()) // length
+        assert not committed[: block * length].any()
+        assert not committed[(block + 1) * length :].any()
 
 
 @pytest.mark.parametrize("family", ["llada", "dream", "causal"])
@@ -166,11 +218,11 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(family: str, temperature: f
     settings = GenerationSettings.model_validate(
         {"gen_length": 8, "steps": 8, "temperature": temperature, "llada": {"block_length": 4}}
     )
-    batch = generate(loaded, PROMPTS, settings, KEYS, 0)
+    batch = write(loaded, PROMPTS, settings, KEYS, 0)
     order = [2, 0, 1]
-    shuffled = generate(loaded, [PROMPTS[i] for i in order], settings, [KEYS[i] for i in order], 0)
+    shuffled = write(loaded, [PROMPTS[i] for i in order], settings, [KEYS[i] for i in order], 0)
     assert [shuffled[order.index(i)] for i in range(3)] == batch
-    assert [generate(loaded, [PROMPTS[i]], settings, [KEYS[i]], 0)[0] for i in range(3)] == batch
+    assert [write(loaded, [PROMPTS[i]], settings, [KEYS[i]], 0)[0] for i in range(3)] == batch
 
 
 @pytest.mark.parametrize(("family", "algorithm"), [("llada", "entropy"), ("dream", "entropy"), ("dream", "origin")])
@@ -189,7 +241,7 @@ def test_what_is_drawn_depends_on_the_key_and_the_seed_and_on_no_global_state(
     )
 
     def answer(key: str, seed: int) -> list[list[int]]:
-        return generate(loaded, PROMPTS[:1], settings, [key], seed)
+        return write(loaded, PROMPTS[:1], settings, [key], seed)
 
     first = answer("a", 0)
     torch.manual_seed(5)
@@ -202,10 +254,9 @@ def test_equal_confidence_is_committed_from_left_to_right(make_loaded: MakeLoade
     loaded = make_loaded("llada")
     # A head of zeros: every token at every position is as likely.
     loaded.model.get_submodule("lm_head").weight.data.zero_()
-    seen = states_of(loaded)
-    generate(loaded, PROMPTS[:1], settings_of(gen_length=6, steps=6, block_length=6), KEYS[:1], 0)
-    for step, canvas in enumerate(seen):
-        assert (canvas[0, -6:] != MASK).tolist() == [True] * step + [False] * (6 - step)
+    states = answer_states(loaded, PROMPTS[0], settings_of(gen_length=6, steps=6, block_length=6), KEYS[0])
+    for step, state in enumerate(states):
+        assert (state != MASK).tolist() == [True] * step + [False] * (6 - step)
 
 
 def test_the_mask_token_is_never_an_answer(make_loaded: MakeLoaded) -> None:
@@ -214,7 +265,7 @@ def test_the_mask_token_is_never_an_answer(make_loaded: MakeLoaded) -> None:
         head: Any = loaded.model.get_submodule("lm_head")
         head.weight.data[MASK] = 10 * head.weight.data[:MASK].abs().max()
         settings = settings_of(block_length=12)
-        assert not any(MASK in answer for answer in generate(loaded, PROMPTS, settings, KEYS, 0))
+        assert not any(MASK in answer for answer in write(loaded, PROMPTS, settings, KEYS, 0))
 
 
 @pytest.mark.parametrize(
@@ -237,13 +288,13 @@ def test_llada_refuses_blocks_that_do_not_divide(
     changes: dict[str, int], message: str, make_loaded: MakeLoaded
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        generate(make_loaded("llada"), PROMPTS, settings_of(block_length=4, **changes), KEYS, 0)
+        write(make_loaded("llada"), PROMPTS, settings_of(block_length=4, **changes), KEYS, 0)
 
 
 def test_a_causal_model_continues_greedily(make_loaded: MakeLoaded) -> None:
     loaded = replace(make_loaded("causal"), end_token_ids=frozenset())
     settings = GenerationSettings(gen_length=6, steps=1, eos_ends_answer=False)
-    for prompt, answer in zip(PROMPTS, generate(loaded, PROMPTS, settings, KEYS, 0), strict=True):
+    for prompt, answer in zip(PROMPTS, write(loaded, PROMPTS, settings, KEYS, 0), strict=True):
         ids = list(prompt)
         for _ in range(6):
             with torch.no_grad():
@@ -253,25 +304,25 @@ def test_a_causal_model_continues_greedily(make_loaded: MakeLoaded) -> None:
 
 def test_a_causal_model_stops_when_every_row_has_ended(make_loaded: MakeLoaded) -> None:
     loaded = make_loaded("causal")
-    free = generate(loaded, PROMPTS, GenerationSettings(gen_length=8, eos_ends_answer=False), KEYS, 0)
+    free = write(loaded, PROMPTS, GenerationSettings(gen_length=8, eos_ends_answer=False), KEYS, 0)
     # Call the third token of the first row an end.
     end = free[0][2]
     ending = replace(loaded, end_token_ids=frozenset({end}))
     before = loaded.counter.num_forwards
-    answer = generate(ending, PROMPTS[:1], GenerationSettings(gen_length=8), KEYS[:1], 0)[0]
+    answer = write(ending, PROMPTS[:1], GenerationSettings(gen_length=8), KEYS[:1], 0)[0]
     first = free[0].index(end)
     ended = free[0][: first + 1] + [EOS] * (7 - first)
     assert answer == ended
     assert loaded.counter.num_forwards - before == first + 1
     # Beside rows that go on, it stays ended.
     assert not any(end in row for row in free[1:])
-    assert generate(ending, PROMPTS, GenerationSettings(gen_length=8), KEYS, 0) == [ended, *free[1:]]
+    assert write(ending, PROMPTS, GenerationSettings(gen_length=8), KEYS, 0) == [ended, *free[1:]]
 
 
 def test_a_causal_model_needs_a_prompt(make_loaded: MakeLoaded) -> None:
     with pytest.raises(ValueError, match="at least one token"):
-        generate(make_loaded("causal"), [[]], GenerationSettings(gen_length=4), ["key"], 0)
+        write(make_loaded("causal"), [[]], GenerationSettings(gen_length=4), ["key"], 0)
 
 
 def test_no_prompts_are_no_answers(make_loaded: MakeLoaded) -> None:
-    assert generate(make_loaded("llada"), [], GenerationSettings(), [], 0) == []
+    assert list(generate(make_loaded("llada"), [], GenerationSettings(), 0)) == []

@@ -53,7 +53,10 @@ CLASSIFIED = {
     Protocol: ({"likelihood", "generation"}, set()),
     LikelihoodSettings: ({"mc_num", "strata"}, set()),
     GenerationSettings: ({"gen_length", "steps", "temperature", "eos_ends_answer", "llada", "dream"}, set()),
-    LladaSampler: ({"block_length", "remasking"}, set()),
+    LladaSampler: (
+        {"block_length", "remasking", "cfg_scale", "logits_eos_inf", "confidence_eos_eot_inf"},
+        set(),
+    ),
     DreamSampler: ({"algorithm", "top_p", "top_k", "alg_temp"}, set()),
 }
 
@@ -72,6 +75,9 @@ IDENTITY_CHANGES = [
     ("dtype: float32", "dtype: bfloat16"),
     ("dtype: float32", "dtype: float32\nseeds: [1]"),
     ("dtype: float32", "dtype: float32\nprotocol: {generation: {temperature: 0.5}}"),
+    ("dtype: float32", "dtype: float32\nprotocol: {generation: {llada: {cfg_scale: 0.5}}}"),
+    ("dtype: float32", "dtype: float32\nprotocol: {generation: {llada: {logits_eos_inf: true}}}"),
+    ("dtype: float32", "dtype: float32\nprotocol: {generation: {llada: {confidence_eos_eot_inf: true}}}"),
     ("models: [tiny]", "models: [{path: tiny, chat_template: true}]"),
 ]
 
@@ -88,6 +94,8 @@ NAME_CHANGES = [
     ("name: small", "name: large"),
     ("models: [tiny]", "models: [{path: tiny, name: other}]"),
     ("- capitals", "- {name: capitals, group: math, metric: acc}"),
+    # A setting that came later, at what was done before it came.
+    ("dtype: float32", "dtype: float32\nprotocol: {generation: {llada: {cfg_scale: 0.0, logits_eos_inf: false}}}"),
     # Dream's sampler settings decide nothing for a LLaDA model.
     ("dtype: float32", "dtype: float32\nprotocol: {generation: {dream: {algorithm: origin}}}"),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from grids.protocol import Family
 from workers.models.architectures import LLADA_KEYS, DreamConfig, DreamForDiffusion, LladaConfig, LladaForDiffusion
 from workers.models.checkpoint import CONFIG, TOKENIZER_CONFIG, ModelError, check_files, find_folder, read_json
 from workers.models.dialects import family_of, translate_config
+from workers.models.packed import PackedBatch, hidden_states_at
+from workers.models.padding import MIN_ROWS, at_least
+from workers.models.work import ModelCost, WorkCounter
 
 # Tokens that end an answer of a chat model, where the tokenizer has them, whatever the configuration calls the end.
 _END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|endoftext|>", "<|end_of_text|>")
@@ -34,19 +38,13 @@ _IGNORED_SUFFIX = "rotary_emb.inv_freq"
 _MAX_NAMES = 8
 
 
-class ForwardCounter:
-    """How often a model ran: forwards, and the sequences in them."""
-
-    def __init__(self) -> None:
-        self.num_forwards = 0
-        self.num_sequences = 0
-
-
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in eval mode with its tokenizer. `logits` has one meaning for every family.
+    """A model in eval mode with its tokenizer. Logits have one meaning for every family: row i predicts token i.
 
-    `end_token_ids` are the tokens that end an answer: the configured ends of text, and the ends of a chat turn.
+    Dream's and the causal models' own row i - 1 becomes row i; the row of the first token is its own, which for a
+    causal model has no meaning. `end_token_ids` are the tokens that end an answer: the configured ends of text, and the
+    ends of a chat turn.
     """
 
     model: nn.Module
@@ -58,43 +56,84 @@ class LoadedModel:
     bos_token_id: int | None
     max_length: int
     end_token_ids: frozenset[int] = frozenset()
-    counter: ForwardCounter = field(default_factory=ForwardCounter, compare=False, repr=False)
+    counter: WorkCounter = field(default_factory=WorkCounter, compare=False, repr=False)
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @cached_property
+    def cost(self) -> ModelCost:
+        return ModelCost.of(self.model)
+
     @torch.no_grad()
     def logits(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Logits [B, T, V] in float32; row i predicts the token at position i.
+        """Logits [B, T, V] in float32.
 
-        `input_ids` is [B, T]; `attention_mask` [B, T] is 0 at padding, which must be on the left. Rows of padding hold
-        finite numbers without a meaning. Dream's and the causal models' own row i - 1 becomes row i; the row of the
-        first token is its own, which for a causal model has no meaning.
+        `input_ids` is [B, T]; `attention_mask` [B, T] is 0 at padding, on the left or on the right of a row. Rows of
+        padding hold finite numbers without a meaning.
         """
-        input_ids = input_ids.to(self.device)
-        position_ids = None
-        if attention_mask is not None:
-            attention_mask = attention_mask.to(self.device)
-            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-        self.counter.num_forwards += 1
-        self.counter.num_sequences += input_ids.shape[0]
-        output = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        )
+        self.counter.add_forward(len(input_ids), input_ids.numel(), self.cost.blocks(*input_ids.shape))
+        self.counter.num_flops += self.cost.head(input_ids.numel())
+        output = self.model(**self._inputs(input_ids, attention_mask))
         logits: Tensor = output.logits.float()
         if self.family == "llada":
             return logits
         shifted = torch.cat([logits[:, :1], logits[:, :-1]], dim=1)
         if attention_mask is None:
             return shifted
-        # A padded row's first token comes after padding, not at column 0.
-        first = (attention_mask.long().cumsum(-1) == 1) & attention_mask.bool()
+        # A row that is padded on the left begins after the padding, not at column 0.
+        mask = attention_mask.to(logits.device)
+        first = (mask.long().cumsum(-1) == 1) & mask.bool()
         return torch.where(first[..., None], logits, shifted)
 
     def logits_at(self, input_ids: Tensor, positions: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Those rows of `logits` where bool [B, T] `positions` is true, in reading order: [positions.sum(), V]."""
-        return self.logits(input_ids, attention_mask)[positions.to(self.device)]
+        """Those rows of `logits` where bool [B, T] `positions` is true, in reading order: [positions.sum(), V].
+
+        A diffusion model works for its real tokens alone, and its last block and head for these rows alone; in float32
+        the result is that of `logits` up to rounding (about 1e-6, relative).
+        """
+        return self.head(self.hidden_at(input_ids, positions, attention_mask))
+
+    @torch.no_grad()
+    def hidden_at(self, input_ids: Tensor, positions: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """What `head` turns into the rows of `logits_at`: hidden states [positions.sum(), D] after the final norm."""
+        rows, columns = self._predicting(positions.cpu(), attention_mask)
+        if self.family == "causal":
+            self.counter.add_forward(len(input_ids), input_ids.numel(), self.cost.blocks(*input_ids.shape))
+            output: Any = self.model.get_submodule("model")(**self._inputs(input_ids, attention_mask))
+            states: Tensor = output.last_hidden_state[rows, columns]
+            return states
+        batch = PackedBatch(input_ids.cpu(), None if attention_mask is None else attention_mask.cpu(), self.device)
+        selected, queries = batch.select(rows, columns)
+        self.counter.add_forward(len(input_ids), len(batch), self.cost.packed_blocks(len(batch), batch.keys, queries))
+        return hidden_states_at(self.model, batch, selected, queries)[: len(rows)]
+
+    @torch.no_grad()
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits [n, V] in float32 of hidden states [n, D] of `hidden_at`."""
+        rows = at_least(hidden, MIN_ROWS)
+        self.counter.num_flops += self.cost.head(len(rows))
+        logits: Tensor = self.model.get_submodule("lm_head")(rows)
+        return logits[: len(hidden)].float()
+
+    def _inputs(self, input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Any]:
+        """What the model is called with; a token's position is its number among the row's tokens."""
+        inputs: dict[str, Any] = {"input_ids": input_ids.to(self.device), "use_cache": False}
+        if attention_mask is not None:
+            inputs["attention_mask"] = attention_mask.to(self.device)
+            inputs["position_ids"] = (inputs["attention_mask"].long().cumsum(-1) - 1).clamp(min=0)
+        return inputs
+
+    def _predicting(self, positions: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Row and column of the tokens whose own rows of the model's output predict those at `positions`."""
+        rows, columns = positions.nonzero(as_tuple=True)
+        if self.family == "llada":
+            return rows, columns
+        first = columns.new_zeros(len(positions))
+        if attention_mask is not None:
+            first = attention_mask.cpu().long().argmax(-1)
+        return rows, torch.where(columns > first[rows], columns - 1, columns)
 
 
 def load_model(

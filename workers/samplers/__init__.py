@@ -5,5 +5,6 @@ ids in, token ids out: text, stop strings and chat templates never come here.
 """
 
 from workers.samplers.answers import generate
+from workers.samplers.writing import Prompt, Savings
 
-__all__ = ["generate"]
+__all__ = ["Prompt", "Savings", "generate"]

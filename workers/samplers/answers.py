@@ -1,33 +1,84 @@
-"""One door to the three samplers."""
+"""One door to the samplers: prompts in, answers out as they are finished."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import torch
 
 from grids.protocol import Family, GenerationSettings
 from workers.models.loading import LoadedModel
-from workers.samplers import causal, dream, llada
+from workers.samplers import causal
+from workers.samplers.budget import TokenBudget
+from workers.samplers.dream import DreamAnswers
+from workers.samplers.llada import LladaAnswers
+from workers.samplers.steps import DiffusionSampler
+from workers.samplers.writing import OpenAnswer, Prompt, Savings, Writer
 
-Sampler = Callable[
-    [LoadedModel, Sequence[Sequence[int]], GenerationSettings, Sequence[str], int],
-    list[list[int]],
-]
-_SAMPLERS: dict[Family, Sampler] = {"llada": llada.generate, "dream": dream.generate, "causal": causal.generate}
+_SAMPLERS: dict[Family, type[DiffusionSampler]] = {"llada": LladaAnswers, "dream": DreamAnswers}
+_CAUSAL_ROWS = 16
 
 
 def generate(
     loaded: LoadedModel,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Prompt],
     settings: GenerationSettings,
-    keys: Sequence[str],
     seed: int,
-) -> list[list[int]]:
-    """The `settings.gen_length` new tokens of each prompt, with the sampler of the model's family.
+    *,
+    savings: Savings | None = None,
+    max_rows: int | None = None,
+) -> Iterator[tuple[int, list[int]]]:
+    """(index of the prompt, tokens of its answer) as answers are finished.
 
-    All prompts run as one batch, padded on the left. A row depends on its prompt, its key and the seed; on the other
-    rows only through float rounding. Raises ValueError for settings that the family's sampler cannot run.
+    An answer has `settings.gen_length` tokens, or fewer where it was decided earlier; it depends on its prompt, its key
+    and the seed, and on what runs beside it through float rounding at most (on a CPU not even that: `models.padding`).
+    Rows leave the batch when they are finished, and others enter. Raises ValueError for settings that the family's
+    sampler cannot run, and torch.OutOfMemoryError where not even one row fits.
     """
-    if not prompts:
-        return []
-    assert len(prompts) == len(keys)
-    return _SAMPLERS[loaded.family](loaded, prompts, settings, keys, seed)
+    if loaded.family == "causal":
+        yield from _causal(loaded, prompts, settings, seed, max_rows or _CAUSAL_ROWS)
+        return
+    writer = Writer(loaded, _SAMPLERS[loaded.family](loaded, settings, seed), savings or Savings())
+    budget = TokenBudget(loaded.device, max_rows)
+    # The longest first: neighbours are of similar length, and memory runs out early if it does.
+    waiting = deque(sorted(range(len(prompts)), key=lambda index: -len(prompts[index].ids)))
+    answers: list[OpenAnswer] = []
+    while waiting or answers:
+        if not answers:
+            answers.append(writer.open(waiting[0], prompts[waiting.popleft()]))
+        num_rows = budget.num_rows(answers[0].length)
+        while waiting and len(answers) < num_rows:
+            answers.append(writer.open(waiting[0], prompts[waiting.popleft()]))
+        batch = answers[:num_rows]
+        finished = _advance(writer, batch)
+        if finished is None:
+            budget.ran_out(len(batch), batch[0].length)
+            continue
+        if len(batch) == num_rows:
+            budget.succeeded()
+        for answer in finished:
+            yield answer.index, answer.first_tokens()
+        answers = [answer for answer in answers if answer not in finished]
+
+
+def _advance(writer: Writer, batch: Sequence[OpenAnswer]) -> list[OpenAnswer] | None:
+    """The answers that a step finishes; None where memory ran out, which leaves every answer as it was."""
+    try:
+        return writer.advance(batch)
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+    # After the handler, which holds what the failed forward had made.
+    torch.cuda.empty_cache()
+    return None
+
+
+def _causal(
+    loaded: LoadedModel, prompts: Sequence[Prompt], settings: GenerationSettings, seed: int, num_rows: int
+) -> Iterator[tuple[int, list[int]]]:
+    for start in range(0, len(prompts), num_rows):
+        batch = prompts[start : start + num_rows]
+        ids = [prompt.ids for prompt in batch]
+        answers = causal.generate(loaded, ids, settings, [prompt.key for prompt in batch], seed)
+        yield from enumerate(answers, start)

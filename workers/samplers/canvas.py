@@ -1,4 +1,4 @@
-"""What samplers share: the canvas of prompts and masks, and the choice of positions to commit."""
+"""The canvas that a causal model writes on: prompts, padded on the left, and the answers after them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods import NonFiniteError
 from workers.models.loading import LoadedModel
 
 
@@ -39,25 +38,3 @@ def make_canvas(loaded: LoadedModel, prompts: Sequence[Sequence[int]], gen_lengt
         return Canvas(tokens, None, start)
     real = torch.arange(tokens.shape[1], device=loaded.device) >= start - lengths[:, None]
     return Canvas(tokens, real.long(), start)
-
-
-def top_positions(confidence: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """The `count` most confident candidates of each row, as bool [B, N]; equal confidences go from left to right.
-
-    `confidence` is [B, N], `candidates` bool [B, N].
-    """
-    order = confidence.masked_fill(~candidates, -torch.inf).sort(dim=-1, descending=True, stable=True).indices
-    chosen = torch.zeros_like(candidates).scatter(-1, order[:, :count], True)
-    return chosen & candidates
-
-
-def drawable_logits(logits: Tensor, loaded: LoadedModel) -> Tensor:
-    """Logits in which the mask token cannot be drawn: a mask is not an answer, and would leave a hole in it.
-
-    Raises NonFiniteError where the model gives no numbers: the arg-max of nan would look like an answer.
-    """
-    assert loaded.mask_token_id is not None
-    if not torch.isfinite(logits).all():
-        raise NonFiniteError("the model's logits are not finite")
-    logits[..., loaded.mask_token_id] = -torch.inf
-    return logits

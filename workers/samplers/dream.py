@@ -9,48 +9,55 @@ from torch import Tensor
 
 from grids.protocol import DreamSampler, GenerationSettings
 from workers.models.loading import LoadedModel
-from workers.randomness import gumbel_rows, uniform_rows
-from workers.samplers.canvas import drawable_logits, make_canvas, top_positions
+from workers.randomness import gumbel, uniforms
+from workers.samplers.steps import DiffusionSampler, Draws, Step, drawable_logits
 
 # Time runs from 1 to this, in equal steps.
 _LAST_TIME = 1e-3
 
 
-def generate(
-    loaded: LoadedModel,
-    prompts: Sequence[Sequence[int]],
-    settings: GenerationSettings,
-    keys: Sequence[str],
-    seed: int,
-) -> list[list[int]]:
-    """The new tokens of each prompt."""
-    assert loaded.mask_token_id is not None
-    canvas = make_canvas(loaded, prompts, settings.gen_length, fill=loaded.mask_token_id)
-    masked = torch.ones_like(canvas.answers, dtype=torch.bool)
-    is_origin = settings.dream.algorithm == "origin"
-    counts = commit_counts(settings.gen_length, settings.steps)
-    for step, fraction in enumerate(commit_fractions(settings.steps)):
-        if is_origin:
-            draws = uniform_rows(seed, keys, "positions", step, (settings.gen_length,)).to(masked.device)
-            commit = masked & (draws < fraction)
-        # A step that commits nothing changes nothing.
-        if not (commit.any() if is_origin else counts[step]):
-            continue
-        logits = loaded.logits(canvas.tokens, canvas.attention_mask)[:, canvas.start :]
-        probs = filtered_probs(drawable_logits(logits, loaded), settings.temperature, settings.dream)
-        best = _draw_tokens(probs, settings.temperature, keys, seed, step)
-        if not is_origin:
-            confidence = confidences(probs, best, settings.dream)
-            if settings.dream.alg_temp:
-                # Perturbed by Gumbel noise, the top k are k draws without replacement from the softmax.
-                noise = gumbel_rows(seed, keys, "positions", step, (settings.gen_length,)).to(masked.device)
-                confidence = confidence.double() / settings.dream.alg_temp + noise
-            commit = top_positions(confidence, masked, counts[step])
-        canvas.answers[commit] = best[commit]
-        masked &= ~commit
-    assert not masked.any()
-    answers: list[list[int]] = canvas.answers.tolist()
-    return answers
+class DreamAnswers(DiffusionSampler):
+    """Dream's plan and predictions."""
+
+    def __init__(self, loaded: LoadedModel, settings: GenerationSettings, seed: int) -> None:
+        super().__init__(loaded, settings, seed)
+        counts = commit_counts(settings.gen_length, settings.steps)
+        self._plan = [Step(draw, 0, settings.gen_length, count) for draw, count in enumerate(counts)]
+
+    def plan(self, key: str) -> Sequence[Step]:
+        return plan_origin(self.settings, key, self.seed) if self.settings.dream.algorithm == "origin" else self._plan
+
+    def predict(self, logits: Tensor, draws: Sequence[Draws]) -> tuple[Tensor, Tensor]:
+        options = self.settings.dream
+        probs = filtered_probs(drawable_logits(logits, self.loaded), self.settings.temperature, options)
+        tokens = self._draw_tokens(probs, draws)
+        if options.algorithm == "origin":
+            return tokens.cpu(), torch.zeros(len(tokens))
+        confidence = confidences(probs, tokens, options).cpu()
+        if options.alg_temp:
+            # Perturbed by Gumbel noise, the top k are k draws without replacement from the softmax.
+            noise = torch.cat([gumbel(each.uniforms("positions")) for each in draws])
+            confidence = confidence.double() / options.alg_temp + noise
+        return tokens.cpu(), confidence
+
+    def _draw_tokens(self, probs: Tensor, draws: Sequence[Draws]) -> Tensor:
+        """The most probable token of each place, or one drawn by inverting the distribution function."""
+        if self.settings.temperature == 0:
+            return probs.argmax(-1)
+        uniform = torch.cat([each.uniforms("tokens", 1) for each in draws]).to(probs.device)
+        cumulative = probs.double().cumsum(-1)
+        tokens = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+        return tokens[:, 0].clamp(max=probs.shape[-1] - 1)
+
+
+def plan_origin(settings: GenerationSettings, key: str, seed: int) -> list[Step]:
+    """The steps of algorithm `origin`, which asks no model: each masked token is committed with the step's chance."""
+    steps, masked = [], torch.ones(settings.gen_length, dtype=torch.bool)
+    for draw, fraction in enumerate(commit_fractions(settings.steps)):
+        places = masked & (uniforms(seed, key, "positions", draw, (settings.gen_length,)) < fraction)
+        steps.append(Step(draw, 0, settings.gen_length, int(places.sum()), places))
+        masked = masked & ~places
+    return steps
 
 
 def commit_fractions(num_steps: int) -> list[float]:
@@ -87,7 +94,7 @@ def filtered_probs(logits: Tensor, temperature: float, sampler: DreamSampler) ->
 
 
 def confidences(probs: Tensor, tokens: Tensor, sampler: DreamSampler) -> Tensor:
-    """How sure each position is, [B, N]: of the drawn token, of the best over the second, or by negative entropy."""
+    """How sure each position is, [n]: of the drawn token, of the best over the second, or by negative entropy."""
     if sampler.algorithm == "topk_margin":
         best = probs.topk(2, dim=-1).values
         return best[..., 0] - best[..., 1]
@@ -96,13 +103,3 @@ def confidences(probs: Tensor, tokens: Tensor, sampler: DreamSampler) -> Tensor:
         return -entropy
     assert sampler.algorithm == "maskgit_plus"
     return probs.gather(-1, tokens[..., None])[..., 0]
-
-
-def _draw_tokens(probs: Tensor, temperature: float, keys: Sequence[str], seed: int, step: int) -> Tensor:
-    """The most probable token of each position [B, N], or one drawn by inverting the distribution function."""
-    if temperature == 0:
-        return probs.argmax(-1)
-    draws = uniform_rows(seed, keys, "tokens", step, (probs.shape[1], 1)).to(probs.device)
-    cumulative = probs.double().cumsum(-1)
-    tokens = torch.searchsorted(cumulative, draws * cumulative[..., -1:], right=True)
-    return tokens[..., 0].clamp(max=probs.shape[-1] - 1)

@@ -1,0 +1,260 @@
+"""Our evaluation against a plain one, written from the protocol's description.
+
+    python tests/benchmarks/evaluation.py                 # the demo's models and tasks
+    python tests/benchmarks/evaluation.py --data FOLDER   # and real prompts, on random models of 5 million parameters
+    python tests/benchmarks/evaluation.py --items 8       # a shorter run
+
+FOLDER holds gsm8k_test.jsonl and humaneval.jsonl. The plain evaluator runs one request at a time, every step, every
+position. Both run in one process on one thread, in float32; operations are those of the matrix products, counted.
+Exits with 1 where the two do not agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+import grids
+from grids import CellTask, find_tasks
+from grids.protocol import GenerationSettings, Protocol
+from workers import DiffusionLM, LoadedModel, load_model
+from workers.models.architectures import DreamConfig, DreamForDiffusion, LladaConfig, LladaForDiffusion
+from workers.models.work import WorkCounter
+from workers.tasks import BuiltTask
+
+DEMO = Path(grids.__file__).parent / "demo"
+DEMO_MODELS = ("tiny-llada-base", "tiny-llada-instruct", "tiny-dream-base")
+Result = TypeVar("Result")
+Request = tuple[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Requests of one task for one model, under one protocol."""
+
+    model: str
+    task: str
+    setting: str
+    protocol: Protocol
+    requests: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an evaluator took."""
+
+    work: WorkCounter
+    seconds: float
+
+
+def measured(loaded: LoadedModel, work: Callable[[], Result]) -> tuple[Result, Cost]:
+    before, start = vars(loaded.counter).copy(), time.perf_counter()
+    result = work()
+    seconds, spent = time.perf_counter() - start, WorkCounter()
+    for name, count in vars(loaded.counter).items():
+        setattr(spent, name, count - before[name])
+    return result, Cost(spent, seconds)
+
+
+# Generation.
+
+
+def compare_generation(loaded: LoadedModel, case: Case) -> tuple[bool, Cost, Cost]:
+    lm = DiffusionLM(loaded, case.protocol)
+    settings = case.protocol.generation
+    plain, plain_cost = measured(loaded, lambda: [plain_answer(loaded, each, settings) for each in case.requests])
+    ours, cost = measured(loaded, lambda: dict(lm.generations(case.requests)))
+    return [ours[index] for index in range(len(plain))] == plain, plain_cost, cost
+
+
+def plain_answer(loaded: LoadedModel, request: Request, settings: GenerationSettings) -> str:
+    """The text of one answer at temperature 0."""
+    assert settings.temperature == 0
+    context, gen_kwargs = request
+    has_bos = context.startswith(str(loaded.tokenizer.bos_token))
+    prompt = loaded.tokenizer(context, add_special_tokens=not has_bos)["input_ids"]
+    if loaded.family == "dream" and prompt[0] != loaded.bos_token_id:
+        prompt = [loaded.bos_token_id, *prompt]
+    write = plain_llada if loaded.family == "llada" else plain_dream
+    tokens = write(loaded, prompt, settings)[0, len(prompt) :].tolist()
+    stops = gen_kwargs["until"]
+    ends = loaded.end_token_ids | {loaded.eos_token_id} if settings.eos_ends_answer else set()
+    ends |= {id for name, id in loaded.tokenizer.get_added_vocab().items() if name in stops}
+    length = min([tokens.index(end) for end in ends if end in tokens], default=len(tokens))
+    text = loaded.tokenizer.decode(tokens[:length], skip_special_tokens=True)
+    for stop in stops:
+        text = text.split(stop)[0]
+    return str(text)
+
+
+def masked_canvas(loaded: LoadedModel, prompt: list[int], gen_length: int) -> Tensor:
+    return torch.tensor([prompt + [loaded.mask_token_id or 0] * gen_length])
+
+
+def possible_logits(loaded: LoadedModel, canvas: Tensor) -> Tensor:
+    logits = loaded.logits(canvas)
+    logits[..., loaded.mask_token_id or 0] = -torch.inf
+    return logits
+
+
+def commit(canvas: Tensor, tokens: Tensor, confidence: Tensor, count: int) -> None:
+    chosen = confidence.sort(dim=-1, descending=True, stable=True).indices[0, :count]
+    canvas[0, chosen] = tokens[0, chosen]
+
+
+def plain_llada(loaded: LoadedModel, prompt: list[int], settings: GenerationSettings) -> Tensor:
+    """Low-confidence remasking, block by block (arXiv 2502.09992)."""
+    canvas = masked_canvas(loaded, prompt, settings.gen_length)
+    length = settings.llada.block_length
+    num_steps = settings.steps * length // settings.gen_length
+    for begin in range(len(prompt), canvas.shape[1], length):
+        for step in range(num_steps):
+            logits = possible_logits(loaded, canvas)
+            sure, tokens = logits.softmax(-1).max(-1)
+            sure[canvas != loaded.mask_token_id] = -torch.inf
+            sure[:, begin + length :] = -torch.inf
+            commit(canvas, tokens, sure, length // num_steps + (step < length % num_steps))
+    return canvas
+
+
+def plain_dream(loaded: LoadedModel, prompt: list[int], settings: GenerationSettings) -> Tensor:
+    """The least uncertain positions first, by entropy (arXiv 2508.15487)."""
+    assert settings.dream.algorithm == "entropy"
+    canvas = masked_canvas(loaded, prompt, settings.gen_length)
+    times = torch.linspace(1, 1e-3, settings.steps + 1)
+    for step in range(settings.steps):
+        probs = possible_logits(loaded, canvas).softmax(-1)
+        is_masked = canvas == loaded.mask_token_id
+        sure = -torch.special.entr(probs).sum(-1)
+        sure[~is_masked] = -torch.inf
+        num_masked, share = int(is_masked.sum()), float(1 - times[step + 1] / times[step])
+        commit(canvas, probs.argmax(-1), sure, num_masked if step == settings.steps - 1 else int(num_masked * share))
+    return canvas
+
+
+# What is compared.
+
+
+def generation_settings(gen_length: int, block_length: int) -> Protocol:
+    """One token a step."""
+    return Protocol.model_validate(
+        {"generation": {"gen_length": gen_length, "steps": gen_length, "llada": {"block_length": block_length}}}
+    )
+
+
+def demo_cases(loaded: LoadedModel, name: str, num_items: int) -> list[Case]:
+    settings = {"16 tokens, 1 block": generation_settings(16, 16), "32 tokens, 8 blocks": generation_settings(32, 4)}
+    cases = []
+    for task in ("demo_math", "demo_code"):
+        info = find_tasks([DEMO / "tasks"])[task]
+        for setting, protocol in settings.items():
+            cell_task = CellTask(info, 0, num_items, protocol, info.metric, info.filter, info.group)
+            has_template = loaded.tokenizer.chat_template is not None
+            built = BuiltTask(cell_task, DiffusionLM(loaded, protocol), chat_template=has_template)
+            cases.append(Case(name, task, setting, protocol, [request.arguments for request in built.requests]))
+    return cases
+
+
+def random_model(family: str) -> LoadedModel:
+    """A model of 5 million parameters with random weights and the demo's tokenizer."""
+    like = load_model(str(DEMO / "models" / f"tiny-{family}-base"))
+    sizes: dict[str, Any] = {
+        "vocab_size": 512,
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 2048,
+        "initializer_range": 0.1,
+    }
+    torch.manual_seed(0)
+    model: Any = (
+        LladaForDiffusion(LladaConfig(**sizes)) if family == "llada" else DreamForDiffusion(DreamConfig(**sizes))
+    )
+    return LoadedModel(
+        model=model.eval(),
+        tokenizer=like.tokenizer,
+        family=like.family,
+        mask_token_id=like.mask_token_id,
+        pad_token_id=like.pad_token_id,
+        eos_token_id=like.eos_token_id,
+        bos_token_id=like.bos_token_id,
+        max_length=2048,
+        end_token_ids=like.end_token_ids,
+    )
+
+
+def real_cases(name: str, folder: Path, num_items: int) -> list[Case]:
+    def items(file: str) -> list[dict[str, Any]]:
+        lines = (folder / file).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines[:num_items]]
+
+    gsm8k = {"until": ["Question:", "</s>", "<|im_end|>"]}
+    humaneval = {"until": ["\nclass", "\ndef", "\n#", "\nif", "\nprint"]}
+    protocol = generation_settings(64, 8)
+    setting = "64 tokens, 8 blocks"
+    questions = [(f"Question: {item['question']}\nAnswer:", gsm8k) for item in items("gsm8k_test.jsonl")]
+    programs = [(item["prompt"], humaneval) for item in items("humaneval.jsonl")]
+    return [Case(name, "gsm8k", setting, protocol, questions), Case(name, "humaneval", setting, protocol, programs)]
+
+
+HEADER = (
+    f"{'model':20} {'task':10} {'setting':20} {'items':>5} {'evaluator':9} {'forwards':>9} {'tokens':>11} {'GFLOP':>9} "
+    f"{'seconds':>8}"
+)
+
+
+def report(case: Case, agree: bool, plain: Cost, ours: Cost) -> None:
+    names = f"{case.model:20} {case.task:10} {case.setting:20} {len(case.requests):5}"
+    for evaluator, cost in (("plain", plain), ("ours", ours)):
+        work = cost.work
+        print(
+            f"{names} {evaluator:9} {work.num_forwards:9,} {work.num_token_forwards:11,} {work.num_flops / 1e9:9,.1f} "
+            f"{cost.seconds:8.1f}"
+        )
+    print(
+        f"{names} {'ratio':9} {plain.work.num_forwards / ours.work.num_forwards:9.1f} "
+        f"{plain.work.num_token_forwards / ours.work.num_token_forwards:11.2f} "
+        f"{plain.work.num_flops / ours.work.num_flops:9.2f} {plain.seconds / ours.seconds:8.1f}  "
+        f"{'equal' if agree else 'NOT EQUAL'}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=104, help="items of each of the demo's tasks")
+    parser.add_argument("--data", type=Path, help="folder of the real data sets")
+    parser.add_argument("--real-items", type=int, default=4, help="items of each real data set")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    print(HEADER)
+    agreements = []
+    for name in DEMO_MODELS:
+        loaded = load_model(str(DEMO / "models" / name))
+        for case in demo_cases(loaded, name, arguments.items):
+            agree, plain, ours = compare_generation(loaded, case)
+            report(case, agree, plain, ours)
+            agreements.append(agree)
+    for family in ("llada", "dream") if arguments.data else ():
+        loaded = random_model(family)
+        for case in real_cases(f"random {family}", arguments.data, arguments.real_items):
+            agree, plain, ours = compare_generation(loaded, case)
+            report(case, agree, plain, ours)
+            agreements.append(agree)
+    raise SystemExit(0 if all(agreements) else 1)
+
+
+if __name__ == "__main__":
+    main()
