@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import queue
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -151,7 +150,7 @@ class Worker:
         for batch_index, batch in enumerate(plan_batches(built.requests, self._settings.batch_size)):
             missing = [request for request in batch if request.index not in responses]
             if missing:
-                rows = self._answer(lm, cell, batch_index, missing)
+                rows = self._answer(lm, cell, batch_index, missing, reads_greedy=built.reads_greedy)
                 responses |= {row["request_index"]: response_of(row) for row in rows}
                 yield Samples(rows)
                 yield Progress("evaluate", len(responses), len(built.requests))
@@ -159,16 +158,19 @@ class Worker:
         metrics, scores = built.score(responses)
         yield Evaluated(metrics, scores, lm.num_forwards, time.monotonic() - started, self.device_name)
 
-    def _answer(self, lm: DiffusionLM, cell: Cell, batch_index: int, batch: list[Request]) -> list[dict[str, Any]]:
+    def _answer(
+        self, lm: DiffusionLM, cell: Cell, batch_index: int, batch: list[Request], *, reads_greedy: bool
+    ) -> list[dict[str, Any]]:
         """Rows of the `samples` table for one batch."""
         logprobs: list[float | None] = [None] * len(batch)
+        flags: dict[int, bool] = {}
         texts: list[str | None] = [None] * len(batch)
         if cell.task.info.is_generation:
             texts = list(lm.answer_generations([(request.arguments[0], request.arguments[1]) for request in batch]))
         else:
-            logprobs = list(lm.answer_likelihoods([(request.arguments[0], request.arguments[1]) for request in batch]))
-            if any(value is None or not math.isfinite(value) for value in logprobs):
-                raise methods.NonFiniteError(f"a log-likelihood of {cell} is not a finite number")
+            pairs = [(request.arguments[0], request.arguments[1]) for request in batch]
+            logprobs = list(lm.answer_likelihoods(pairs))
+            flags = dict(lm.greedy_flags(pairs)) if reads_greedy else {}
         return [
             {
                 "request_key": request.key,
@@ -178,9 +180,10 @@ class Worker:
                 "arguments": request.arguments_json,
                 "response": text,
                 "logprob": logprob,
+                "is_greedy": flags.get(place),
                 "batch_index": batch_index,
             }
-            for request, text, logprob in zip(batch, texts, logprobs, strict=True)
+            for place, (request, text, logprob) in enumerate(zip(batch, texts, logprobs, strict=True))
         ]
 
 
@@ -195,4 +198,4 @@ def plan_batches(requests: Sequence[Request], batch_size: int) -> list[list[Requ
 
 def response_of(row: Mapping[str, Any]) -> Response:
     """What scoring needs of a row of the `samples` table."""
-    return Response(key=row["request_key"], logprob=row["logprob"], text=row["response"])
+    return Response(key=row["request_key"], logprob=row["logprob"], text=row["response"], is_greedy=row["is_greedy"])

@@ -1,7 +1,7 @@
 """lm-eval's view of a loaded model: text in, log-likelihoods and answers out.
 
 It works alone, as `lm_eval.simple_evaluate(model=DiffusionLM(loaded, protocol), tasks=[...])`, and a worker calls its
-two `answer_...` methods with batches of requests. Both give the same numbers: an answer depends on the request's
+`likelihoods`, `greedy_flags` and `answer_generations`. Both give the same numbers: an answer depends on the request's
 content, the protocol and the seed.
 """
 
@@ -10,19 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, TypeVar
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from grids.protocol import Protocol
-from workers.likelihood import conditional_log_likelihood, is_greedy
+from methods import NonFiniteError
+from workers.likelihood import Contender, Question, TokenBudget, greedy_flags, log_likelihoods
 from workers.models.loading import LoadedModel
 from workers.samplers import generate
 
 logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 
 def request_key(request_type: str, arguments: Sequence[Any]) -> str:
@@ -34,15 +38,22 @@ def request_key(request_type: str, arguments: Sequence[Any]) -> str:
 class DiffusionLM(TemplateLM):
     """A LoadedModel under a Protocol, as an lm-eval model.
 
-    `batch_size` bounds the sequences of one forward of the likelihood, and the prompts that `generate_until` runs
-    together. lm-eval's greedy flag costs as many forwards as the continuation has tokens and the study's metrics do not
-    read it: it is False unless `greedy` asks for it.
+    `batch_size` bounds the prompts that `generate_until` runs together, and `max_tokens` the tokens of one forward of
+    the likelihood (by default what suits the device). lm-eval's greedy flag costs as many forwards as the continuation
+    has tokens and the study's metrics do not read it: it is False unless `greedy` asks for it.
     """
 
     request_key = staticmethod(request_key)
 
     def __init__(
-        self, loaded: LoadedModel, protocol: Protocol, *, seed: int = 0, batch_size: int = 16, greedy: bool = False
+        self,
+        loaded: LoadedModel,
+        protocol: Protocol,
+        *,
+        seed: int = 0,
+        batch_size: int = 16,
+        max_tokens: int | None = None,
+        greedy: bool = False,
     ) -> None:
         super().__init__()
         self.loaded = loaded
@@ -52,14 +63,40 @@ class DiffusionLM(TemplateLM):
         self.tokenizer = loaded.tokenizer
         self.max_length = loaded.max_length
         self._greedy = greedy
+        # Kept from call to call, since a batch that did not fit into the GPU will not fit the next time.
+        self._budget = TokenBudget(loaded, max_tokens)
         self._forwards_before = loaded.counter.num_forwards
         self._said_truncated = False
 
     # What a worker calls.
 
+    def likelihoods(
+        self, requests: Sequence[tuple[str, str]], contenders: Sequence[Contender] | None = None
+    ) -> Iterator[tuple[int, float]]:
+        """(index, log p(continuation | context) in nats) of each (context, continuation), as answers become final.
+
+        Give all requests of a cell at once: batches are made, and equal inputs found, among them. `contenders` says
+        which requests are the choices of one document, and is read where the protocol asks for a race. Raises
+        NonFiniteError that names the request.
+        """
+        questions = [self._question(request) for request in requests]
+        for index, logprob in self._log_likelihoods(questions, contenders):
+            if not math.isfinite(logprob):
+                context, continuation = requests[index]
+                raise NonFiniteError(
+                    f"the log-likelihood of {continuation!r} after a context that ends in {context[-40:]!r} "
+                    f"is {logprob}"
+                )
+            yield index, logprob
+
+    def greedy_flags(self, requests: Sequence[tuple[str, str]]) -> Iterator[tuple[int, bool]]:
+        """(index, whether greedy decoding gives the continuation) of each request, as answers become final."""
+        questions = [self._question(request) for request in requests]
+        return greedy_flags(self.loaded, questions, budget=self._budget)
+
     def answer_likelihoods(self, requests: Sequence[tuple[str, str]]) -> list[float]:
         """log p(continuation | context), in nats, of each (context, continuation)."""
-        return [logprob for logprob, _ in self._score(requests, greedy=False)]
+        return _in_order(self.likelihoods(requests))
 
     def answer_generations(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         """The answer to each (context, gen_kwargs); the requests are one batch.
@@ -80,7 +117,9 @@ class DiffusionLM(TemplateLM):
     # What lm-eval calls.
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        return self._score([request.args for request in requests], greedy=self._greedy)
+        pairs = [request.args for request in requests]
+        flags = _in_order(self.greedy_flags(pairs)) if self._greedy else [False] * len(pairs)
+        return list(zip(self.answer_likelihoods(pairs), flags, strict=True))
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """log p of whole texts. Raises ValueError for a diffusion model, which has no such number."""
@@ -136,25 +175,26 @@ class DiffusionLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        return [
-            self._score_tokens(request_key("loglikelihood", texts), context, target, greedy=self._greedy)
+        questions = [
+            Question(self._fit(context, len(target)), target, request_key("loglikelihood", texts))
             for texts, context, target in requests
         ]
+        flags = greedy_flags(self.loaded, questions, budget=self._budget) if self._greedy else None
+        logprobs = _in_order(self._log_likelihoods(questions))
+        return list(zip(logprobs, _in_order(flags) if flags else [False] * len(questions), strict=True))
 
     # How.
 
-    def _score(self, requests: Sequence[tuple[str, str]], *, greedy: bool) -> list[tuple[float, bool]]:
-        return [
-            self._score_tokens(request_key("loglikelihood", request), *self._split(*request), greedy=greedy)
-            for request in requests
-        ]
-
-    def _score_tokens(self, key: str, context: list[int], target: list[int], *, greedy: bool) -> tuple[float, bool]:
-        context = self._fit(context, len(target))
-        logprob = conditional_log_likelihood(
-            self.loaded, context, target, self.protocol.likelihood, key, self.seed, batch_size=self.batch_size
+    def _log_likelihoods(
+        self, questions: Sequence[Question], contenders: Sequence[Contender] | None = None
+    ) -> Iterator[tuple[int, float]]:
+        return log_likelihoods(
+            self.loaded, questions, self.protocol.likelihood, self.seed, budget=self._budget, contenders=contenders
         )
-        return logprob, greedy and is_greedy(self.loaded, context, target)
+
+    def _question(self, request: tuple[str, str]) -> Question:
+        context, target = self._split(*request)
+        return Question(self._fit(context, len(target)), target, request_key("loglikelihood", request))
 
     def _split(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of context and target.
@@ -214,10 +254,12 @@ class DiffusionLM(TemplateLM):
             context_len=1,
         )
         key = request_key("loglikelihood_rolling", [text])
-        return sum(
-            self._score_tokens(key, context, target, greedy=False)[0]
-            for context, target in map(make_disjoint_window, windows)
-        )
+        questions = [Question(context, target, key) for context, target in map(make_disjoint_window, windows)]
+        return math.fsum(logprob for _, logprob in self._log_likelihoods(questions))
+
+
+def _in_order(answers: Iterator[tuple[int, Answer]]) -> list[Answer]:
+    return [answer for _, answer in sorted(answers, key=itemgetter(0))]
 
 
 def _stop_strings(gen_kwargs: Mapping[str, Any]) -> list[str]:
