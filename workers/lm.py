@@ -79,7 +79,7 @@ class DiffusionLM(TemplateLM):
         which requests are the choices of one document, and is read where the protocol asks for a race. Raises
         NonFiniteError that names the request.
         """
-        questions = [self._question(request) for request in requests]
+        questions = [self.question(request) for request in requests]
         for index, logprob in self._log_likelihoods(questions, contenders):
             if not math.isfinite(logprob):
                 context, continuation = requests[index]
@@ -91,8 +91,13 @@ class DiffusionLM(TemplateLM):
 
     def greedy_flags(self, requests: Sequence[tuple[str, str]]) -> Iterator[tuple[int, bool]]:
         """(index, whether greedy decoding gives the continuation) of each request, as answers become final."""
-        questions = [self._question(request) for request in requests]
+        questions = [self.question(request) for request in requests]
         return greedy_flags(self.loaded, questions, budget=self._budget)
+
+    def question(self, request: tuple[str, str]) -> Question:
+        """A (context, continuation) in token ids, cut to what the model can hold, with the key of its draws."""
+        context, target = self._split(*request)
+        return Question(self._fit(context, len(target)), target, request_key("loglikelihood", request))
 
     def answer_likelihoods(self, requests: Sequence[tuple[str, str]]) -> list[float]:
         """log p(continuation | context), in nats, of each (context, continuation)."""
@@ -191,10 +196,6 @@ class DiffusionLM(TemplateLM):
         return log_likelihoods(
             self.loaded, questions, self.protocol.likelihood, self.seed, budget=self._budget, contenders=contenders
         )
-
-    def _question(self, request: tuple[str, str]) -> Question:
-        context, target = self._split(*request)
-        return Question(self._fit(context, len(target)), target, request_key("loglikelihood", request))
 
     def _split(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of context and target.

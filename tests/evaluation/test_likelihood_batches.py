@@ -187,10 +187,11 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(
     loaded, questions = make_loaded("llada"), some_questions()
     expected = answers(loaded, questions)
     forwards = Forwards(monkeypatch, largest=70)
-    budget = TokenBudget(loaded, 1000)
+    budget = TokenBudget(loaded, 10**9)
     found = dict(log_likelihoods(loaded, questions, SETTINGS, 0, budget=budget))
     assert [found[index] for index in range(len(questions))] == pytest.approx(expected, rel=1e-5)
-    assert forwards.num_refused >= 3
+    # From some 500 tokens down to 70.
+    assert 2 <= forwards.num_refused <= 5
     # The smaller budget is kept.
     refused = forwards.num_refused
     list(log_likelihoods(loaded, questions, SETTINGS, 0, budget=budget))

@@ -44,6 +44,19 @@ def test_betting_against_the_truth_rarely_makes_rich(population: list[float], me
         assert (wealths >= wealth - 1e-12).mean() <= 1 / wealth + 1e-12
 
 
+@pytest.mark.parametrize("shape", [0.2, 1, 20])
+def test_betting_against_the_truth_rarely_makes_rich_in_longer_races(shape: float) -> None:
+    rng = np.random.default_rng(0)
+    population = rng.gamma(shape, 1 / shape, 64)
+    mean = float(population.mean())
+    wealths = np.array([math.exp(log_wealth(rng.permutation(population)[:56], 64, mean)) for _ in range(2000)])
+    for chance in (0.5, 0.2, 0.05, 0.01):
+        # Four standard deviations of a binomial.
+        slack = 4 * math.sqrt(chance * (1 - chance) / 2000)
+        assert (wealths >= 1 / chance).mean() <= chance + slack
+    assert wealths.max() > 3
+
+
 def test_betting_against_what_is_wrong_makes_rich() -> None:
     losses = np.random.default_rng(0).gamma(20, 1 / 20, 64)
     assert log_wealth(losses, 128, 0.8) > math.log(100)
