@@ -27,12 +27,21 @@ class LikelihoodSettings(Settings):
 
     mc_num: int = Field(128, ge=1, description="draws per request")
     strata: int = Field(1, ge=1, description="draws of a group get evenly spread numbers of masks")
+    exact: bool = Field(False, description="sum over all 2^L - 1 patterns of masks where they are no more than mc_num")
+    race: float | None = Field(
+        None, gt=0, lt=1, description="stop drawing for a choice that cannot win, at this error probability"
+    )
 
     @model_validator(mode="after")
     def _strata_divide_draws(self) -> LikelihoodSettings:
         if self.mc_num % self.strata:
             raise ValueError(f"mc_num {self.mc_num} is not a multiple of strata {self.strata}")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a likelihood. Options that are younger than stored results are named where they are on."""
+        off = {"exact": False, "race": None}
+        return {name: value for name, value in self.model_dump(mode="json").items() if off.get(name, ...) != value}
 
 
 class LladaSampler(Settings):
@@ -84,7 +93,7 @@ class Protocol(Settings):
     def identity(self, family: Family, output_type: str) -> dict[str, Any]:
         """The settings that decide a cell's number: only those that the family and the task's requests read."""
         if output_type != "generate_until":
-            return {} if family == "causal" else self.likelihood.model_dump(mode="json")
+            return {} if family == "causal" else self.likelihood.identity()
         generation: dict[str, Any] = self.generation.model_dump(mode="json")
         samplers: dict[str, dict[str, Any]] = {name: generation.pop(name) for name in ("llada", "dream")}
         if family == "causal":

@@ -24,7 +24,7 @@ class Recorder:
     def saved_responses(self, cell: Cell) -> dict[int, Response]:
         """Responses of an earlier attempt, by request index."""
         return {
-            row["request_index"]: Response(row["request_key"], row["logprob"], row["response"])
+            row["request_index"]: Response(row["request_key"], row["logprob"], row["response"], row["is_greedy"])
             for row in self._store.samples(cell.cell_id)
         }
 

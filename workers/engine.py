@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import queue
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -149,7 +148,7 @@ class Worker:
         }
         missing = [request for request in built.requests if request.index not in responses]
         yield Progress("evaluate", len(responses), len(built.requests))
-        for rows in _in_groups(_answers(lm, cell, missing)):
+        for rows in _in_groups(_answers(lm, cell, built, missing)):
             responses |= {row["request_index"]: response_of(row) for row in rows}
             yield Samples(rows)
             yield Progress("evaluate", len(responses), len(built.requests))
@@ -158,28 +157,32 @@ class Worker:
         yield Evaluated(metrics, scores, lm.num_forwards, time.monotonic() - started, self.device_name)
 
 
-def _answers(lm: DiffusionLM, cell: Cell, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
+def _answers(lm: DiffusionLM, cell: Cell, built: BuiltTask, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
     """Rows of the `samples` table, as answers are finished."""
     pairs = [(request.arguments[0], request.arguments[1]) for request in requests]
     if cell.task.info.is_generation:
         for index, text in lm.generations(pairs):
-            yield _row(requests[index], text, None)
+            yield _row(requests[index], response=text)
         return
-    for index, logprob in lm.likelihoods(pairs):
-        if not math.isfinite(logprob):
-            raise methods.NonFiniteError(f"a log-likelihood of {cell} is not a finite number")
-        yield _row(requests[index], None, logprob)
+    flags = dict(lm.greedy_flags(pairs)) if built.reads_greedy else {}
+    contenders = built.contenders
+    racing = None if contenders is None else [contenders[request.index] for request in requests]
+    for index, logprob in lm.likelihoods(pairs, racing):
+        yield _row(requests[index], logprob=logprob, is_greedy=flags.get(index))
 
 
-def _row(request: Request, text: str | None, logprob: float | None) -> dict[str, Any]:
+def _row(
+    request: Request, *, response: str | None = None, logprob: float | None = None, is_greedy: bool | None = None
+) -> dict[str, Any]:
     return {
         "request_key": request.key,
         "request_index": request.index,
         "doc_id": request.doc_id,
         "request_type": request.request_type,
         "arguments": request.arguments_json,
-        "response": text,
+        "response": response,
         "logprob": logprob,
+        "is_greedy": is_greedy,
     }
 
 
@@ -198,4 +201,4 @@ def _in_groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]
 
 def response_of(row: Mapping[str, Any]) -> Response:
     """What scoring needs of a row of the `samples` table."""
-    return Response(key=row["request_key"], logprob=row["logprob"], text=row["response"])
+    return Response(key=row["request_key"], logprob=row["logprob"], text=row["response"], is_greedy=row["is_greedy"])

@@ -1,8 +1,8 @@
 """lm-eval's view of a loaded model: text in, log-likelihoods and answers out.
 
 It works alone, as `lm_eval.simple_evaluate(model=DiffusionLM(loaded, protocol), tasks=[...])`, and a worker hands all
-requests of a cell to `generations` or `likelihoods`. Both give the same numbers: an answer depends on the request's
-content, the protocol and the seed.
+requests of a cell to `generations`, `likelihoods` or `greedy_flags`. Both give the same numbers: an answer depends on
+the request's content, the protocol and the seed.
 """
 
 from __future__ import annotations
@@ -10,22 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeVar
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from grids.protocol import Protocol
+from methods import NonFiniteError
 from workers.answer_text import AnswerText
-from workers.likelihood import conditional_log_likelihood, is_greedy
+from workers.likelihood import Contender, Question, TokenBudget, greedy_flags, log_likelihoods
 from workers.models.loading import LoadedModel
 from workers.samplers import Prompt, Savings, generate
 
 logger = logging.getLogger(__name__)
-
-_DRAWS_AT_ONCE = 16
+Answer = TypeVar("Answer")
 
 
 def request_key(request_type: str, arguments: Sequence[Any]) -> str:
@@ -37,9 +39,10 @@ def request_key(request_type: str, arguments: Sequence[Any]) -> str:
 class DiffusionLM(TemplateLM):
     """A LoadedModel under a Protocol, as an lm-eval model.
 
-    `batch_size` bounds the sequences of one forward; None leaves it to what suits the device. `savings` are all on, but
-    for tests and benchmarks. lm-eval's greedy flag costs as many forwards as the continuation has tokens, and the
-    study's metrics do not read it: it is False unless `greedy` asks for it.
+    `batch_size` bounds the answers that are written in one forward, and `max_tokens` the tokens of one forward of the
+    likelihood; None leaves either to what suits the device. `savings` are all on, but for tests and benchmarks.
+    lm-eval's greedy flag costs as many forwards as the continuation has tokens, and the study's metrics do not read it:
+    it is False unless `greedy` asks for it.
     """
 
     request_key = staticmethod(request_key)
@@ -51,6 +54,7 @@ class DiffusionLM(TemplateLM):
         *,
         seed: int = 0,
         batch_size: int | None = None,
+        max_tokens: int | None = None,
         greedy: bool = False,
         savings: Savings | None = None,
     ) -> None:
@@ -64,16 +68,40 @@ class DiffusionLM(TemplateLM):
         self._greedy = greedy
         self._savings = savings
         self._added_tokens: Mapping[str, int] = loaded.tokenizer.get_added_vocab()
+        # Kept from call to call, since a batch that did not fit into the GPU will not fit the next time.
+        self._budget = TokenBudget(loaded, max_tokens)
         self._forwards_before = loaded.counter.num_forwards
         self._said_truncated = False
 
     # What a worker calls.
 
-    def likelihoods(self, requests: Sequence[tuple[str, str]]) -> Iterator[tuple[int, float]]:
-        """(index, log p(continuation | context) in nats) of each (context, continuation)."""
-        for index, request in enumerate(requests):
-            ((logprob, _),) = self._score([request], greedy=False)
+    def likelihoods(
+        self, requests: Sequence[tuple[str, str]], contenders: Sequence[Contender] | None = None
+    ) -> Iterator[tuple[int, float]]:
+        """(index, log p(continuation | context) in nats) of each (context, continuation), as answers become final.
+
+        Give all requests of a cell at once: batches are made, and equal inputs found, among them. `contenders` says
+        which requests are the choices of one document, and is read where the protocol asks for a race. Raises
+        NonFiniteError that names the request.
+        """
+        questions = [self.question(request) for request in requests]
+        for index, logprob in self._log_likelihoods(questions, contenders):
+            if not math.isfinite(logprob):
+                context, continuation = requests[index]
+                raise NonFiniteError(
+                    f"the log-likelihood of {continuation!r} after a context that ends in {context[-40:]!r} "
+                    f"is {logprob}"
+                )
             yield index, logprob
+
+    def greedy_flags(self, requests: Sequence[tuple[str, str]]) -> Iterator[tuple[int, bool]]:
+        """(index, whether greedy decoding gives the continuation) of each request, as answers become final."""
+        questions = [self.question(request) for request in requests]
+        return greedy_flags(self.loaded, questions, budget=self._budget)
+
+    def question(self, request: tuple[str, str]) -> Question:
+        """A (context, continuation) in token ids, cut to what the model can hold, with the key of its draws."""
+        return self._question(*self._split(*request), request)
 
     def generations(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[int, str]]:
         """(index, text) of the answer to each (context, gen_kwargs), in the order in which they are finished.
@@ -102,7 +130,9 @@ class DiffusionLM(TemplateLM):
     # What lm-eval calls.
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        return self._score([request.args for request in requests], greedy=self._greedy)
+        pairs = [request.args for request in requests]
+        flags = _in_order(self.greedy_flags(pairs)) if self._greedy else [False] * len(pairs)
+        return list(zip(_in_order(self.likelihoods(pairs)), flags, strict=True))
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """log p of whole texts. Raises ValueError for a diffusion model, which has no such number."""
@@ -114,8 +144,7 @@ class DiffusionLM(TemplateLM):
         return [self._rolling(*request.args) for request in requests]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        texts = dict(self.generations([request.args for request in requests]))
-        return [texts[index] for index in range(len(requests))]
+        return _in_order(self.generations([request.args for request in requests]))
 
     @property
     def eot_token_id(self) -> int:
@@ -157,31 +186,24 @@ class DiffusionLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        return [
-            self._score_tokens(request_key("loglikelihood", texts), context, target, greedy=self._greedy)
-            for texts, context, target in requests
-        ]
+        questions = [self._question(context, target, texts) for texts, context, target in requests]
+        flags = greedy_flags(self.loaded, questions, budget=self._budget) if self._greedy else None
+        logprobs = _in_order(self._log_likelihoods(questions))
+        return list(zip(logprobs, _in_order(flags) if flags else [False] * len(questions), strict=True))
 
     # How.
 
-    def _score(self, requests: Sequence[tuple[str, str]], *, greedy: bool) -> list[tuple[float, bool]]:
-        return [
-            self._score_tokens(request_key("loglikelihood", request), *self._split(*request), greedy=greedy)
-            for request in requests
-        ]
-
-    def _score_tokens(self, key: str, context: list[int], target: list[int], *, greedy: bool) -> tuple[float, bool]:
-        context = self._fit(context, len(target))
-        logprob = conditional_log_likelihood(
-            self.loaded,
-            context,
-            target,
-            self.protocol.likelihood,
-            key,
-            self.seed,
-            batch_size=self.batch_size or _DRAWS_AT_ONCE,
+    def _log_likelihoods(
+        self, questions: Sequence[Question], contenders: Sequence[Contender] | None = None
+    ) -> Iterator[tuple[int, float]]:
+        return log_likelihoods(
+            self.loaded, questions, self.protocol.likelihood, self.seed, budget=self._budget, contenders=contenders
         )
-        return logprob, greedy and is_greedy(self.loaded, context, target)
+
+    def _question(self, context: list[int], target: list[int], request: tuple[str, str]) -> Question:
+        # As lm-eval does: what is too long loses its beginning, the target's too, but one token of context stays.
+        target = target[-(self.max_length - 1) :]
+        return Question(self._fit(context, len(target)), target, request_key("loglikelihood", request))
 
     def _split(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of context and target.
@@ -235,10 +257,12 @@ class DiffusionLM(TemplateLM):
             context_len=1,
         )
         key = request_key("loglikelihood_rolling", [text])
-        return sum(
-            self._score_tokens(key, context, target, greedy=False)[0]
-            for context, target in map(make_disjoint_window, windows)
-        )
+        questions = [Question(context, target, key) for context, target in map(make_disjoint_window, windows)]
+        return math.fsum(logprob for _, logprob in self._log_likelihoods(questions))
+
+
+def _in_order(answers: Iterator[tuple[int, Answer]]) -> list[Answer]:
+    return [answer for _, answer in sorted(answers, key=itemgetter(0))]
 
 
 def _stop_strings(gen_kwargs: Mapping[str, Any]) -> list[str]:

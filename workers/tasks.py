@@ -7,7 +7,7 @@ import math
 import os
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,20 @@ from lm_eval.tasks import TaskManager
 
 from grids import CellTask, TaskInfo
 from grids.task_data import checked_rows
+from workers.likelihood import Contender
 from workers.lm import DiffusionLM
 from workers.units import Response
 
 # lm-eval's own default, so that few-shot prompts agree with its command line.
 FEWSHOT_SEED = 1234
+# What lm-eval divides a choice's log-likelihood by before a metric takes the best: 1, characters or UTF-8 bytes.
+_DIVISORS: dict[str, Callable[[str], float]] = {
+    "acc": lambda choice: 1.0,
+    "f1": lambda choice: 1.0,
+    "mcc": lambda choice: 1.0,
+    "acc_norm": lambda choice: float(len(choice)),
+    "acc_bytes": lambda choice: float(len(choice.encode())),
+}
 
 
 @dataclass(frozen=True)
@@ -67,11 +76,38 @@ class BuiltTask:
             for index, instance in enumerate(self._instances)
         ]
 
+    @property
+    def reads_greedy(self) -> bool:
+        """Whether a metric reads lm-eval's second answer to a likelihood: is it what greedy decoding gives."""
+        if self._task.OUTPUT_TYPE == "loglikelihood":
+            return callable(self._task.config.process_results) or "acc" in self._metrics
+        return self._task.OUTPUT_TYPE == "multiple_choice" and "exact_match" in self._metrics
+
+    @property
+    def contenders(self) -> list[Contender] | None:
+        """The requests as choices that can race; None where a metric reads more than which choice is the best."""
+        if self._task.OUTPUT_TYPE != "multiple_choice" or callable(self._task.config.process_results):
+            return None
+        if not self._metrics <= _DIVISORS.keys():
+            return None
+        choices = [self._task.doc_to_choice(instance.doc)[instance.idx] for instance in self._instances]
+        if not all(choices):
+            return None
+        return [
+            Contender(int(instance.doc_id), tuple(_DIVISORS[metric](choice) for metric in sorted(self._metrics)))
+            for instance, choice in zip(self._instances, choices, strict=True)
+        ]
+
+    @property
+    def _metrics(self) -> set[str]:
+        return set(self._task.aggregation())
+
     def score(self, responses: Mapping[int, Response]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Rows of metrics and of per-item scores, once every request has its response."""
         for request, instance in zip(self.requests, self._instances, strict=True):
             response = responses[request.index]
-            instance.resps = [response.text if response.text is not None else (response.logprob, False)]
+            likelihood = (response.logprob, bool(response.is_greedy))
+            instance.resps = [response.text if response.text is not None else likelihood]
         self._task.apply_filters()
         by_doc: dict[int, list[Any]] = defaultdict(list)
         for instance in self._instances:

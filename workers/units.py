@@ -24,11 +24,15 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class Response:
-    """The answer to one request: a log-likelihood or a text. `key` is the hash of the request's content."""
+    """The answer to one request: a log-likelihood or a text. `key` is the hash of the request's content.
+
+    `is_greedy`, whether greedy decoding gives the continuation, is None where no metric reads it.
+    """
 
     key: str
     logprob: float | None = None
     text: str | None = None
+    is_greedy: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ from typing import Any
 
 import lm_eval
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
 from grids.protocol import LikelihoodSettings, Protocol
-from workers.likelihood import conditional_log_likelihood
+from methods import NonFiniteError
+from workers.likelihood import Question, log_likelihoods
 from workers.lm import DiffusionLM, request_key
 from workers.models import LoadedModel
 from workers.samplers import Prompt, generate
@@ -89,6 +91,13 @@ def task_manager(tmp_path: Path) -> TaskManager:
     return TaskManager(include_path=str(tmp_path), include_defaults=False)
 
 
+def log_likelihood(
+    loaded: LoadedModel, context: list[int], target: list[int], settings: LikelihoodSettings, key: str, seed: int
+) -> float:
+    ((_, logprob),) = log_likelihoods(loaded, [Question(context, target, key)], settings, seed)
+    return logprob
+
+
 def evaluate(lm: DiffusionLM, task_manager: TaskManager, task: str, **options: Any) -> list[dict[str, Any]]:
     """The samples of a task, in the order of its documents."""
     results = lm_eval.simple_evaluate(
@@ -116,7 +125,8 @@ def test_lm_eval_gets_the_likelihoods_that_a_worker_gets(
     assert len(set(logged)) == 6
     # In another order and in other company, the same.
     again = DiffusionLM(lm.loaded, PROTOCOL, seed=3)
-    assert [likelihoods_of(again, [request])[0] for request in reversed(requests)] == logged[::-1]
+    alone = [likelihoods_of(again, [request])[0] for request in reversed(requests)]
+    assert alone == pytest.approx(logged[::-1], rel=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llada", "dream", "causal"])
@@ -169,7 +179,7 @@ def test_the_key_of_a_request_is_what_its_draws_hang_on(make_loaded: MakeLoaded)
     loaded = make_loaded("llada")
     lm = DiffusionLM(loaded, PROTOCOL, seed=9)
     request = ("Red or blue?", " red")
-    by_hand = conditional_log_likelihood(
+    by_hand = log_likelihood(
         loaded,
         loaded.tokenizer("Red or blue?")["input_ids"],
         loaded.tokenizer(" red")["input_ids"],
@@ -208,7 +218,7 @@ def test_dreams_likelihood_is_conditioned_on_bos(make_loaded: MakeLoaded) -> Non
     ids = loaded.tokenizer("A")["input_ids"]
     key = request_key("loglikelihood", ("A", "B"))
     target = loaded.tokenizer("B")["input_ids"]
-    expected = conditional_log_likelihood(loaded, [BOS, *ids], target, PROTOCOL.likelihood, key, 0)
+    expected = log_likelihood(loaded, [BOS, *ids], target, PROTOCOL.likelihood, key, 0)
     assert likelihoods_of(DiffusionLM(loaded, PROTOCOL), [("A", "B")]) == [expected]
 
 
@@ -217,7 +227,7 @@ def test_an_empty_context_is_the_prefix_token(family: str, make_loaded: MakeLoad
     lm = DiffusionLM(make_loaded(family), PROTOCOL)
     target = lm.tok_encode("red")
     key = request_key("loglikelihood", ("", "red"))
-    expected = conditional_log_likelihood(lm.loaded, [BOS], target, PROTOCOL.likelihood, key, 0)
+    expected = log_likelihood(lm.loaded, [BOS], target, PROTOCOL.likelihood, key, 0)
     assert likelihoods_of(lm, [("", "red")]) == [expected]
     assert len(answers_of(lm, [("", {})])) == 1
 
@@ -288,7 +298,8 @@ def test_the_greedy_flag_is_computed_only_when_asked(family: str, make_loaded: M
     answers = asked.loglikelihood(requests)
     assert [greedy for _, greedy in answers] in ([True, False, False], [False, True, False])
     assert [logprob for logprob, _ in answers] == likelihoods_of(lm, [request.args for request in requests])
-    assert asked.num_forwards == 2 * cost + 3
+    # Likelihoods, flags, and the likelihoods again: each in one batch.
+    assert (cost, asked.num_forwards) == (1, 3)
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
@@ -302,12 +313,12 @@ def test_rolling_likelihood_of_a_causal_model_is_the_sum_over_its_windows(make_l
     lm = DiffusionLM(make_loaded("causal", max_length=16), PROTOCOL)
     short = Instance("loglikelihood_rolling", {}, ("a text",), 0)
     settings = LikelihoodSettings()
-    whole = conditional_log_likelihood(lm.loaded, [BOS], bytes_of(lm, "a text"), settings, "", 0)
+    whole = log_likelihood(lm.loaded, [BOS], bytes_of(lm, "a text"), settings, "", 0)
     assert lm.loglikelihood_rolling([short]) == pytest.approx([whole], rel=1e-6)
     # 20 tokens: 15 after BOS, then the last 5 with as much context as fits.
     ids = bytes_of(lm, "abcdefghijklmnopqrst")
-    first = conditional_log_likelihood(lm.loaded, [BOS], ids[:15], settings, "", 0)
-    second = conditional_log_likelihood(lm.loaded, ids[4:15], ids[15:], settings, "", 0)
+    first = log_likelihood(lm.loaded, [BOS], ids[:15], settings, "", 0)
+    second = log_likelihood(lm.loaded, ids[4:15], ids[15:], settings, "", 0)
     long = Instance("loglikelihood_rolling", {}, ("abcdefghijklmnopqrst",), 0)
     assert lm.loglikelihood_rolling([long]) == pytest.approx([first + second], rel=1e-6)
 
@@ -318,4 +329,24 @@ def test_forwards_are_counted_per_lm(make_loaded: MakeLoaded) -> None:
     likelihoods_of(first, [("Q", "a"), ("Q", "b")])
     second = DiffusionLM(loaded, PROTOCOL)
     answers_of(second, [("Q", {}), ("R", {})])
-    assert (second.num_forwards, first.num_forwards) == (8, 10)
+    assert (second.num_forwards, first.num_forwards) == (8, 9)
+
+
+def test_likelihoods_that_are_not_finite_name_the_request(make_loaded: MakeLoaded) -> None:
+    loaded = make_loaded("llada")
+    embedding: Any = loaded.model.get_submodule("model.embed_tokens")
+    with torch.no_grad():
+        embedding.weight[loaded.tokenizer("#")["input_ids"][0]] = torch.nan
+    lm = DiffusionLM(loaded, PROTOCOL)
+    with pytest.raises(NonFiniteError, match=r"of ' b' after a context that ends in 'What #\?' is nan"):
+        list(lm.likelihoods([("What?", " a"), ("What #?", " b")]))
+
+
+def test_likelihoods_are_streamed_with_the_place_of_their_request(make_loaded: MakeLoaded) -> None:
+    lm = DiffusionLM(make_loaded("llada"), PROTOCOL, max_tokens=10)
+    requests = [("Q", " a"), ("A longer question", " an answer"), ("Question", " b")]
+    streamed = list(lm.likelihoods(requests))
+    assert sorted(index for index, _ in streamed) == [0, 1, 2]
+    assert [dict(streamed)[index] for index in range(3)] == likelihoods_of(lm, requests)
+    # The longest goes first: if anything does not fit, it shows at once.
+    assert streamed[0][0] == 1

@@ -51,7 +51,7 @@ CLASSIFIED = {
     ProtocolEntry: ({"likelihood", "generation"}, set()),
     Exclusion: (set(), {"model", "method", "calibration", "scheme", "task", "seed"}),
     Protocol: ({"likelihood", "generation"}, set()),
-    LikelihoodSettings: ({"mc_num", "strata"}, set()),
+    LikelihoodSettings: ({"mc_num", "strata", "exact", "race"}, set()),
     GenerationSettings: ({"gen_length", "steps", "temperature", "eos_ends_answer", "llada", "dream"}, set()),
     LladaSampler: (
         {"block_length", "remasking", "cfg_scale", "logits_eos_inf", "confidence_eos_eot_inf"},
@@ -88,6 +88,14 @@ def test_what_decides_the_number_changes_the_id(study_of: StudyOf, small_grid: s
         return next(c.cell_id for c in study.cells if c.variant.method == "gptq" and c.task.info.name == "sums")
 
     assert find(study_of(small_grid)) != find(study_of(small_grid.replace(old, new)))
+
+
+def test_likelihood_options_that_are_off_leave_older_results_where_they_are() -> None:
+    assert LikelihoodSettings().identity() == {"mc_num": 128, "strata": 1}
+    settings = LikelihoodSettings(mc_num=8, exact=True, race=0.05)
+    assert settings.identity() == {"mc_num": 8, "strata": 1, "exact": True, "race": 0.05}
+    assert Protocol(likelihood=settings).identity("llada", "multiple_choice") == settings.identity()
+    assert Protocol(likelihood=settings).identity("causal", "multiple_choice") == {}
 
 
 NAME_CHANGES = [
