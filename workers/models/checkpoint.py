@@ -53,6 +53,18 @@ def find_folder(path: str, revision: str | None = None, *, config_only: bool = F
     return _download(path, revision, [CONFIG] if config_only else _DOWNLOADS)
 
 
+def cached_file(repo_id: str, revision: str | None, name: str) -> Path | None:
+    """A file of a hub repository, if the hub's cache has it; nothing is fetched."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(repo_id, name, revision=revision)
+    except HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
 def _download(repo_id: str, revision: str | None, patterns: list[str]) -> Path:
     """Snapshot of a hub repository: safetensors, configuration and tokenizer files; no code, no pickle."""
     from huggingface_hub import constants, snapshot_download
