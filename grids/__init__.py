@@ -7,7 +7,7 @@ or knows where results are kept.
 from grids.errors import GridError
 from grids.expansion import Calibration, Cell, CellTask, Model, Study, Variant
 from grids.loading import read_grid
-from grids.resolution import Catalog, MethodInfo, Preset, resolve
+from grids.resolution import Catalog, MethodInfo, Preset, resolve, resolve_data
 from grids.schema import Grid, ModelEntry
 from grids.schemes import Scheme, parse_scheme
 from grids.tasks import TaskInfo, find_tasks
@@ -31,4 +31,5 @@ __all__ = [
     "parse_scheme",
     "read_grid",
     "resolve",
+    "resolve_data",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from grids.loading import dotted
 from grids.protocol import Family
 from grids.schema import CalibrationEntry, Grid, MethodEntry, ModelEntry, TaskEntry
 from grids.schemes import Scheme, parse_scheme
+from grids.task_data import check_fewshot, with_data
 from grids.tasks import TaskInfo, find_tasks
 
 TEXT_SUFFIXES = (".txt", ".md")
@@ -63,6 +65,8 @@ class Preset:
     """A named set of method parameters and protocol settings.
 
     `families` holds method parameters that differ for one family of models, `tasks` what differs for one task.
+    `family_protocol` holds what differs for all tasks of one family, and under `tasks` for one task of that family; it
+    is laid over `protocol` and `tasks`.
     """
 
     about: str
@@ -71,6 +75,12 @@ class Preset:
     families: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    family_protocol: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def task_layers(self, task: str, family: Family | None) -> list[Mapping[str, Any]]:
+        """Shots and settings of a task, from the general to the particular; those of `family` last."""
+        of_family = self.family_protocol.get(family or "", {})
+        return [self.protocol, self.tasks.get(task, {}), of_family, of_family.get("tasks", {}).get(task, {})]
 
 
 @dataclass(frozen=True)
@@ -91,19 +101,36 @@ def resolve(grid: Grid, file: Path, catalog: Catalog) -> Study:
         raise GridError(error.message, file=str(file), key=error.key) from error
 
 
+def resolve_data(grid: Grid, file: Path, catalog: Catalog) -> tuple[list[CellTask], list[Calibration]]:
+    """The tasks (as for no family of models) and calibrations of a grid, without looking for its models.
+
+    Raises GridError that names the file and the key.
+    """
+    try:
+        resolver = _Resolver(grid, file.parent, catalog)
+        return resolver.tasks(None), resolver.calibrations()
+    except GridError as error:
+        raise GridError(error.message, file=str(file), key=error.key) from error
+
+
 class _Resolver:
     def __init__(self, grid: Grid, folder: Path, catalog: Catalog) -> None:
         self._grid, self._folder, self._catalog = grid, folder, catalog
         if grid.preset not in catalog.presets:
             raise GridError(unknown_name("preset", grid.preset, catalog.presets), key="preset")
         self._preset = catalog.presets[grid.preset]
+        self._with_data: dict[tuple[str, int], TaskInfo] = {}
 
     def cells(self) -> Iterator[Cell]:
         models = [self._model(index, entry) for index, entry in enumerate(self._grid.models)]
         self._refuse_twins("models", [model.label for model in models])
-        tasks = self._tasks({model.family for model in models})
+        tasks = {family: self.tasks(family) for family in dict.fromkeys(model.family for model in models)}
         variants = [variant for model in models for variant in self._variants(model)]
-        cells = [Cell(variant, task, self._not_applicable(variant)) for variant in variants for task in tasks]
+        cells = [
+            Cell(variant, task, self._not_applicable(variant))
+            for variant in variants
+            for task in tasks[variant.model.family]
+        ]
         self._check_exclusions(cells)
         kept = [cell for cell in cells if not any(rule.matches(**cell.names()) for rule in self._grid.exclude)]
         if not kept:
@@ -123,7 +150,7 @@ class _Resolver:
             raise GridError("the list is empty, so nothing would be quantized", key=missing)
         methods = [self._method(index, entry, model.family) for index, entry in enumerate(self._grid.methods)]
         self._refuse_twins("methods", [label for label, _, _ in methods])
-        calibrations = self._calibrations()
+        calibrations = self.calibrations()
         for seed in dict.fromkeys(self._grid.seeds):
             yield Variant(model, FULL_PRECISION, FULL_PRECISION, 0, {}, Scheme(), None, seed)
             for scheme in schemes:
@@ -171,7 +198,7 @@ class _Resolver:
                     return f"a group of {group_size} does not divide the {size} inputs of a linear of {label}"
         return self._catalog.methods[variant.method].refusal(variant.parameters, variant.scheme)
 
-    def _calibrations(self) -> list[Calibration]:
+    def calibrations(self) -> list[Calibration]:
         entries = self._grid.calibrations
         self._refuse_twins("calibrations", [entry.label for entry in entries])
         labels = [entry.label if len(entries) > 1 else "" for entry in entries]
@@ -195,20 +222,28 @@ class _Resolver:
             raise GridError(f"no such text file: {path}; or {hint}", key=f"calibrations[{index}].dataset")
         return Calibration(source, entry.field, label, digest, entry.num_samples, entry.length, entry.seed, entry.mask)
 
-    def _tasks(self, families: set[Family]) -> list[CellTask]:
+    @cached_property
+    def _known_tasks(self) -> dict[str, TaskInfo]:
         folders = [*self._catalog.task_folders, *(self._folder / path for path in self._grid.task_path)]
-        known = find_tasks(list(dict.fromkeys(folder.resolve() for folder in folders)))
-        tasks = [self._task(index, entry, known, families) for index, entry in enumerate(self._grid.tasks)]
-        self._refuse_twins("tasks", [task.info.name for task in tasks])
+        return find_tasks(list(dict.fromkeys(folder.resolve() for folder in folders)))
+
+    def tasks(self, family: Family | None) -> list[CellTask]:
+        """The grid's tasks with the settings that one family of models has."""
+        tasks = [self._task(index, entry, family) for index, entry in enumerate(self._grid.tasks)]
+        names = [task.info.name for task in tasks]
+        self._refuse_twins("tasks", names)
+        for name in self._grid.data:
+            if name not in names:
+                raise GridError(unknown_name("task of this grid", name, names), key="data")
         return tasks
 
-    def _task(self, index: int, entry: TaskEntry, known: Mapping[str, TaskInfo], families: set[Family]) -> CellTask:
+    def _task(self, index: int, entry: TaskEntry, family: Family | None) -> CellTask:
         place = f"tasks[{index}]"
-        if entry.name not in known:
-            raise GridError(unknown_name("task", entry.name, known), key=place)
-        info = known[entry.name]
-        preset = self._preset.tasks.get(entry.name, {})
-        layers = [self._preset.protocol, preset, self._grid.protocol.model_dump(), entry.model_dump()]
+        if entry.name not in self._known_tasks:
+            raise GridError(unknown_name("task", entry.name, self._known_tasks), key=place)
+        info = self._known_tasks[entry.name]
+        preset = self._preset.task_layers(entry.name, family)
+        layers = [*preset, self._grid.protocol.model_dump(), entry.model_dump()]
         settings: dict[str, Any] = {}
         for part in ("likelihood", "generation"):
             settings[part] = {}
@@ -216,7 +251,7 @@ class _Resolver:
                 settings[part] = _merge(settings[part], layer.get(part) or {})
         try:
             protocol = grids.protocol.Protocol.model_validate(settings)
-            if info.is_generation and "llada" in families:
+            if info.is_generation and family == "llada":
                 protocol.generation.check_blocks()
         except ValidationError as error:
             problem = error.errors()[0]
@@ -225,16 +260,29 @@ class _Resolver:
         except ValueError as error:
             raise GridError(str(error), key=f"protocol of {place}.generation") from error
         limits = [limit for limit in (entry.limit, self._grid.limit) if limit is not None]
-        fewshot = entry.num_fewshot if entry.num_fewshot is not None else preset.get("num_fewshot", info.num_fewshot)
+        shots = [layer["num_fewshot"] for layer in layers if layer.get("num_fewshot") is not None]
+        num_fewshot = int(shots[-1]) if shots else info.num_fewshot
         return CellTask(
-            info=info,
-            num_fewshot=int(fewshot),
+            info=self._info(info, num_fewshot, place),
+            num_fewshot=num_fewshot,
             limit=min(limits, default=None),
             protocol=protocol,
             metric=entry.metric or info.metric,
             filter=entry.filter or info.filter,
             group=entry.group or info.group,
         )
+
+    def _info(self, info: TaskInfo, num_fewshot: int, place: str) -> TaskInfo:
+        """The task with the grid's data in place of its own. A data file is read and checked once."""
+        known = (info.name, num_fewshot)
+        if known not in self._with_data:
+            try:
+                check_fewshot(info, num_fewshot)
+            except ValueError as error:
+                raise GridError(str(error), key=f"{place}.num_fewshot") from error
+            given = self._grid.data.get(info.name)
+            self._with_data[known] = info if given is None else with_data(info, given, self._folder, num_fewshot)
+        return self._with_data[known]
 
     def _check_exclusions(self, cells: list[Cell]) -> None:
         """A rule that names something the grid does not have is a typing mistake."""

@@ -102,6 +102,9 @@ class Grid(Settings):
     schemes: list[str] = []
     tasks: list[Annotated[TaskEntry, _entry("name")]] = Field(min_length=1)
     task_path: list[str] = Field([], description="folders of lm-eval task files, relative to the grid file")
+    data: dict[str, str | dict[str, str]] = Field(
+        {}, description="per task, in place of the hub's: a file, a folder, a file per split; or {revision: COMMIT}"
+    )
     preset: str = "paper"
     protocol: ProtocolEntry = ProtocolEntry()
     calibrations: list[Annotated[CalibrationEntry, _entry("dataset")]] = []

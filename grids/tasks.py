@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import yaml
 
 from grids.errors import GridError
 from grids.identity import canonical_json
+from grids.task_data import TaskData, read_task_data
 
 GROUPS = ("general", "math", "code")
-_LIKELIHOOD_TYPES = ("multiple_choice", "loglikelihood")
 
 
 class _TaskLoader(yaml.SafeLoader):
@@ -29,6 +29,7 @@ class TaskInfo:
     """One task file: what decides its score, and how tables show it.
 
     `digest` covers the resolved configuration, its Python functions and its local data; no path and no comment.
+    `data_files` are the task file's own, which lm-eval loads; `given_files` are the grid's, in place of the hub's.
     """
 
     name: str
@@ -41,10 +42,18 @@ class TaskInfo:
     num_fewshot: int
     data_files: Mapping[str, str]
     digest: str
+    data: TaskData = field(default_factory=TaskData)
+    given_files: Mapping[str, str] = field(default_factory=dict)
+    runs_code: bool = False
 
     @property
     def is_generation(self) -> bool:
         return self.output_type == "generate_until"
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether its items have to be fetched."""
+        return not self.data_files and not self.given_files
 
 
 def find_tasks(folders: list[Path]) -> dict[str, TaskInfo]:
@@ -84,10 +93,11 @@ def _describe(file: Path, config: dict[str, Any]) -> TaskInfo:
     tags = [tags] if isinstance(tags, str) else tags
     filters = config.get("filter_list") or [{"name": "none"}]
     metrics = config.get("metric_list") or []
+    metadata = config.get("metadata") or {}
     return TaskInfo(
         name=config["task"],
         file=file,
-        version=str((config.get("metadata") or {}).get("version", "0")),
+        version=str(metadata.get("version", "0")),
         output_type=config.get("output_type", "generate_until"),
         group=next((tag for tag in tags if tag in GROUPS), "other"),
         metric=metrics[0]["metric"] if metrics else "acc",
@@ -97,6 +107,8 @@ def _describe(file: Path, config: dict[str, Any]) -> TaskInfo:
         digest=_digest(
             config, sorted(file.parent.glob("*.py")) + [Path(data_files[split]) for split in sorted(data_files)]
         ),
+        data=read_task_data(config),
+        runs_code=bool(metadata.get("runs_code")),
     )
 
 

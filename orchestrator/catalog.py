@@ -18,6 +18,8 @@ from workers.models.info import ModelError, inspect_model, model_digest
 
 DEMO_FOLDER = Path(grids.__file__).parent / "demo"
 DEMO_GRID = DEMO_FOLDER / "grid.yaml"
+# The tasks of the study, and the demo's.
+TASK_FOLDERS = (Path(grids.__file__).parent / "study_tasks", DEMO_FOLDER / "tasks")
 
 
 def make_catalog() -> Catalog:
@@ -25,7 +27,7 @@ def make_catalog() -> Catalog:
     return Catalog(
         methods={name: _MethodInfo(kind) for name, kind in methods.available_methods().items()},
         presets=read_presets(),
-        task_folders=(DEMO_FOLDER / "tasks",),
+        task_folders=TASK_FOLDERS,
         find_model=find_model,
     )
 
@@ -61,8 +63,8 @@ def shipped_models() -> dict[str, Path]:
     return {folder.name: folder for folder in sorted((DEMO_FOLDER / "models").iterdir()) if folder.is_dir()}
 
 
-def find_model(entry: ModelEntry, folder: Path, dtype: str) -> Model:
-    """A grid's model: a local folder, a hub id with a revision, or a shipped model's name. Raises ModelError."""
+def local_model(entry: ModelEntry, folder: Path) -> Path | None:
+    """The folder of a local or shipped model; None for a hub id with a revision. Raises ModelError otherwise."""
     local = (folder / Path(entry.path).expanduser()).resolve()
     if not local.is_dir() and entry.path in shipped_models():
         local = shipped_models()[entry.path]
@@ -70,12 +72,18 @@ def find_model(entry: ModelEntry, folder: Path, dtype: str) -> Model:
         if entry.revision is not None:
             raise ModelError(f"{entry.path!r} is a local folder, which has no revision")
         check_files(local)
-        path, digest = str(local), model_digest(local)
-    elif entry.revision is not None:
-        path, digest = entry.path, f"{entry.path}@{entry.revision}"
-    else:
+        return local
+    if entry.revision is None:
         hint = unknown_name("model", entry.path, shipped_models())
         raise ModelError(f"no such model folder: {local}; a hub id needs a revision; or a shipped model: {hint}")
+    return None
+
+
+def find_model(entry: ModelEntry, folder: Path, dtype: str) -> Model:
+    """A grid's model: a local folder, a hub id with a revision, or a shipped model's name. Raises ModelError."""
+    local = local_model(entry, folder)
+    path = str(local or entry.path)
+    digest = model_digest(local) if local else f"{entry.path}@{entry.revision}"
     info = inspect_model(path, revision=entry.revision)
     inputs = (info.hidden_size, info.num_heads * info.head_dim, info.intermediate_size)
     return Model(entry.label, path, entry.revision, digest, info.family, dtype, entry.chat_template, inputs)

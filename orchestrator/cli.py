@@ -169,6 +169,30 @@ def report(
         typer.echo(path)
 
 
+@app.command()
+def fetch(
+    grid: GridFile,
+    set_: Set = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", envvar="QSTUDY_OUTPUT", help="Where commits are recorded. [default: NAME.fetched.json]"
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Download the models and data sets of a grid once, for nodes without a network; HF_HUB_OFFLINE=1 only looks."""
+    from orchestrator.fetching import fetch_grid
+
+    made, record = fetch_grid(grid, output, overrides=set_ or [])
+    if as_json:
+        typer.echo(json.dumps(made.to_json(), indent=1))
+    else:
+        typer.echo("\n".join(made.to_lines()))
+    Console(stderr=True).print(f"recorded in {record}", highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if made.is_complete else EXIT_INCOMPLETE)
+
+
 @app.command(name="list")
 def list_(
     what: Annotated[str, typer.Argument(help="models, methods, schemes, tasks or presets.", show_default=False)],

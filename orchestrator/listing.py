@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from grids import GridError, find_tasks
+from grids import Grid, GridError, TaskInfo, find_tasks
 from grids.errors import unknown_name
-from orchestrator.catalog import DEMO_FOLDER, read_presets, shipped_models
+from orchestrator.catalog import TASK_FOLDERS, read_presets, shipped_models
 
 SCHEMES = {
     "fp16": "full precision, the row that every model has (in the grid's dtype)",
@@ -69,9 +69,20 @@ def _methods() -> list[tuple[str, str]]:
 
 
 def _tasks() -> list[tuple[str, str]]:
-    tasks = find_tasks([DEMO_FOLDER / "tasks"]).values()
-    kind = {True: "generation", False: "likelihood"}
-    return [(task.name, f"{task.group}, {kind[task.is_generation]}, metric {task.metric}") for task in tasks]
+    """Shots are those of the preset that a grid gets where it names none."""
+    preset = read_presets()[Grid.model_fields["preset"].default]
+    return [
+        (task.name, _about_task(task, int(preset.tasks.get(task.name, {}).get("num_fewshot", task.num_fewshot))))
+        for task in find_tasks(list(TASK_FOLDERS)).values()
+    ]
+
+
+def _about_task(task: TaskInfo, num_fewshot: int) -> str:
+    kind = "generation" if task.is_generation else "likelihood"
+    metric = task.metric if task.filter == "none" else f"{task.metric} ({task.filter})"
+    subset = task.data.subsets[0] if len(task.data.subsets) == 1 else f"{len(task.data.subsets)} subsets"
+    source = " ".join(filter(None, [task.data.path, subset])) if task.is_on_hub else "ships with qstudy"
+    return f"{task.group}, {kind}, metric {metric}, {num_fewshot}-shot, {source}"
 
 
 def _presets() -> list[tuple[str, str]]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import datasets
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
-from grids import CellTask
+from grids import CellTask, TaskInfo
+from grids.task_data import checked_rows
 from workers.lm import DiffusionLM
 from workers.units import Response
 
@@ -41,6 +46,7 @@ class BuiltTask:
 
     def __init__(self, cell_task: CellTask, lm: DiffusionLM, *, chat_template: bool) -> None:
         self._task = load_task(cell_task)
+        self._runs_code = cell_task.info.runs_code
         self._task.build_all_requests(
             limit=cell_task.limit,
             apply_chat_template=chat_template,
@@ -73,13 +79,25 @@ class BuiltTask:
         scores = [
             {"doc_id": int(doc_id), "filter": name, "metric": metric, "value": value}
             for name in self._instances[0].filtered_resps
-            for doc_id, instances in by_doc.items()
-            for metric, value in self._task.process_results(
-                instances[0].doc,
-                [instance.filtered_resps[name] for instance in sorted(instances, key=lambda item: item.idx)],
-            ).items()
+            for doc_id, results in zip(by_doc, self._results(list(by_doc.values()), name), strict=True)
+            for metric, value in results.items()
         ]
         return self._aggregate(scores), [row | {"value": float(row["value"])} for row in scores if _is_number(row)]
+
+    def _results(self, items: list[list[Any]], filter_name: str) -> list[dict[str, Any]]:
+        """The metrics of each item, from its instances' responses as one filter leaves them."""
+
+        def process(instances: list[Any]) -> dict[str, Any]:
+            ordered = sorted(instances, key=lambda instance: instance.idx)
+            responses = [instance.filtered_resps[filter_name] for instance in ordered]
+            results: dict[str, Any] = self._task.process_results(instances[0].doc, responses)
+            return results
+
+        if not self._runs_code:
+            return [process(instances) for instances in items]
+        # Each program is a process of its own that a thread waits for.
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            return list(pool.map(process, items))
 
     def _aggregate(self, scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
         columns: dict[tuple[str, str], list[Any]] = defaultdict(list)
@@ -100,16 +118,37 @@ class BuiltTask:
 
 
 def load_task(cell_task: CellTask) -> Task:
-    """The lm-eval task of a cell, with its data files at absolute paths."""
+    """The lm-eval task of a cell, with its data: the hub's, the task file's own, or the files that the grid gives."""
     info = cell_task.info
     manager = TaskManager(include_defaults=False, include_path=str(info.file.parent))
     overrides: dict[str, Any] = {"task": info.name, "num_fewshot": cell_task.num_fewshot}
-    if info.data_files:
-        overrides["dataset_kwargs"] = {"data_files": dict(info.data_files)}
+    if info.given_files:
+        splits = _given_splits(info)
+        overrides |= {"custom_dataset": lambda **_: splits, "dataset_kwargs": None}
+    elif info.data_files:
+        overrides["dataset_kwargs"] = dict(info.data.kwargs) | {"data_files": dict(info.data_files)}
+    elif info.data.kwargs:
+        overrides["dataset_kwargs"] = dict(info.data.kwargs)
     # lm-eval merges overrides into a named task only inside a group.
     task: Task = manager.load({"group": "cell", "task": [overrides]})["tasks"][info.name]
     task.set_fewshot_seed(FEWSHOT_SEED)
     return task
+
+
+def _given_splits(info: TaskInfo) -> dict[str, datasets.Dataset]:
+    """The grid's files as lm-eval's data sets: in memory, so that no builder, cache or hub is asked.
+
+    Of a file the columns that the task reads are kept, where it says which.
+    """
+    splits = {}
+    for split, file in info.given_files.items():
+        rows = checked_rows(info, Path(file))
+        columns = list(info.data.columns or rows[0])
+        splits[split] = datasets.Dataset.from_list([{name: row.get(name) for name in columns} for row in rows])
+    # lm-eval looks into the few-shot split even where no example is drawn, and then it need not be given.
+    if info.data.fewshot_split is not None:
+        splits.setdefault(info.data.fewshot_split, splits[info.data.evaluated_split])
+    return splits
 
 
 def _is_number(row: Mapping[str, Any]) -> bool:

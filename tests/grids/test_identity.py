@@ -38,7 +38,10 @@ def test_every_cell_has_its_own_id(study_of: StudyOf, small_grid: str) -> None:
 # Each field of a grid decides a number (through the resolved settings), or only names, places or selects.
 CLASSIFIED = {
     Grid: (
-        {"models", "methods", "schemes", "tasks", "preset", "protocol", "calibrations", "seeds", "limit", "dtype"},
+        {
+            *("models", "methods", "schemes", "tasks", "data", "preset", "protocol", "calibrations", "seeds", "limit"),
+            "dtype",
+        },
         {"name", "exclude", "task_path"},
     ),
     ModelEntry: ({"path", "revision", "chat_template"}, {"name"}),

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from grids import Model, ModelEntry, Study, read_grid, resolve
+from grids import CellTask, Model, ModelEntry, Study, read_grid, resolve
 from grids.protocol import Family
 from orchestrator.catalog import make_catalog, read_presets
+from orchestrator.listing import list_names
 
 METHODS = ("rtn", "gptq", "awq", "smoothquant", "quarot", "duquant")
 
 
-def study_of(folder: Path, preset: str, family: Family) -> Study:
+# Shots, draws, length, steps, block length: table A1 of arXiv 2508.14896 and the public scripts for LLaDA.
+LLADA_TASKS = {
+    "piqa": (0, 128, None),
+    "hellaswag": (0, 128, None),
+    "winogrande": (0, 128, None),
+    "arc_easy": (0, 128, None),
+    "arc_challenge": (0, 128, None),
+    "mmlu": (5, 1, None),
+    "gsm8k": (4, None, (256, 256, 32)),
+    "minerva_math": (0, None, (256, 256, 64)),
+    "humaneval": (0, None, (512, 512, 32)),
+    "mbpp": (3, None, (512, 512, 32)),
+}
+
+
+def study_of(folder: Path, preset: str, family: Family, tasks: str = "demo_facts", more: str = "") -> Study:
     def find_model(entry: ModelEntry, folder: Path, dtype: str) -> Model:
         return Model(entry.label, entry.path, None, "digest", family, dtype, False, (256,))
 
     catalog = make_catalog()
     file = folder / "grid.yaml"
     file.write_text(
-        f"name: x\nmodels: [m]\nmethods: [{', '.join(METHODS)}]\nschemes: [w4a4]\ntasks: [demo_facts]\n"
-        f"preset: {preset}\ncalibration: text.txt\n"
+        f"name: x\nmodels: [m]\nmethods: [{', '.join(METHODS)}]\nschemes: [w4a4]\ntasks: [{tasks}]\n"
+        f"preset: {preset}\ncalibration: text.txt\n{more}"
     )
     (folder / "text.txt").write_text("text")
     return resolve(
@@ -66,3 +82,60 @@ def test_a_preset_is_part_of_identity_through_what_it_changes(tmp_path: Path, me
     }
     # RTN has no deviation to switch on.
     assert (ids["paper"][method] == ids["qdlm"][method]) == (method == "rtn")
+
+
+def tasks_of(folder: Path, preset: str, family: Family, more: str = "") -> dict[str, CellTask]:
+    study = study_of(folder, preset, family, ", ".join(LLADA_TASKS), more)
+    return {cell.task.info.name: cell.task for cell in study.cells}
+
+
+@pytest.mark.parametrize("preset", ["paper", "qdlm"])
+def test_shots_draws_and_lengths_of_llada_are_the_studys(tmp_path: Path, preset: str) -> None:
+    for name, task in tasks_of(tmp_path, preset, "llada").items():
+        num_fewshot, mc_num, lengths = LLADA_TASKS[name]
+        assert task.num_fewshot == num_fewshot
+        if mc_num is not None:
+            assert task.protocol.likelihood.mc_num == mc_num
+        if lengths is not None:
+            settings = task.protocol.generation
+            assert (settings.gen_length, settings.steps, settings.llada.block_length) == lengths
+            assert (settings.temperature, settings.llada.remasking) == (0.0, "low_confidence")
+
+
+def test_dream_generates_128_tokens_with_top_p_for_every_task(tmp_path: Path) -> None:
+    for preset in ("paper", "qdlm"):
+        for name, task in tasks_of(tmp_path, preset, "dream").items():
+            settings = task.protocol.generation
+            assert settings.gen_length == 128
+            if (preset, name) == ("qdlm", "humaneval"):
+                assert (settings.steps, settings.temperature, settings.dream.top_p) == (128, 0.08, 0.9)
+            else:
+                assert (settings.steps, settings.temperature, settings.dream.top_p) == (512, 0.0, 0.95)
+            assert settings.dream.algorithm == "entropy"
+
+
+def test_only_the_public_codes_llada_goes_on_after_an_end_of_text(tmp_path: Path) -> None:
+    ends = {
+        (preset, family): {
+            task.protocol.generation.eos_ends_answer for task in tasks_of(tmp_path, preset, family).values()
+        }
+        for preset in ("paper", "qdlm")
+        for family in get_args(Family)
+    }
+    assert {key for key, value in ends.items() if value == {False}} == {("qdlm", "llada")}
+    assert all(value in ({True}, {False}) for value in ends.values())
+
+
+def test_a_grids_protocol_is_laid_over_what_a_preset_says_of_a_family(tmp_path: Path) -> None:
+    more = "protocol: {generation: {gen_length: 64, steps: 64}}\n"
+    settings = tasks_of(tmp_path, "qdlm", "dream", more)["humaneval"].protocol.generation
+    assert (settings.gen_length, settings.steps, settings.temperature) == (64, 64, 0.08)
+
+
+def test_the_list_of_tasks_has_the_studys_ten_with_group_metric_shots_and_data() -> None:
+    about = dict(list_names("tasks").rows)
+    assert set(about) >= set(LLADA_TASKS)
+    assert about["gsm8k"] == "math, generation, metric exact_match (strict-match), 4-shot, openai/gsm8k main"
+    assert about["mmlu"] == "general, likelihood, metric acc, 5-shot, cais/mmlu all"
+    assert about["minerva_math"].endswith("metric math_verify, 0-shot, EleutherAI/hendrycks_math 7 subsets")
+    assert about["mbpp"].startswith("code, generation, metric pass_at_1, 3-shot")

@@ -36,10 +36,13 @@ class ModelError(ValueError):
     """A checkpoint that cannot be used. The text says which, what is wrong or missing, and what is supported."""
 
 
-def find_folder(path: str, revision: str | None = None, *, config_only: bool = False) -> Path:
+def find_folder(
+    path: str, revision: str | None = None, *, config_only: bool = False, cached_only: bool = False
+) -> Path:
     """The local folder of a checkpoint: `path` itself, or a snapshot of the hub repository of that name.
 
-    `config_only` fetches no more than config.json. Raises ModelError that says what was looked for, and where.
+    `config_only` fetches no more than config.json, `cached_only` nothing at all. Raises ModelError that says what was
+    looked for, and where.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
@@ -50,28 +53,18 @@ def find_folder(path: str, revision: str | None = None, *, config_only: bool = F
         raise ModelError(f"{path!r} is a file; a model is a folder with {CONFIG}, or a hub id")
     if not _HUB_ID.fullmatch(path):
         raise ModelError(f"no such model folder: {folder}")
-    return _download(path, revision, [CONFIG] if config_only else _DOWNLOADS)
+    return _download(path, revision, [CONFIG] if config_only else _DOWNLOADS, cached_only=cached_only)
 
 
-def cached_file(repo_id: str, revision: str | None, name: str) -> Path | None:
-    """A file of a hub repository, if the hub's cache has it; nothing is fetched."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(repo_id, name, revision=revision)
-    except HFValidationError:
-        return None
-    return Path(found) if isinstance(found, str) else None
-
-
-def _download(repo_id: str, revision: str | None, patterns: list[str]) -> Path:
+def _download(repo_id: str, revision: str | None, patterns: list[str], *, cached_only: bool) -> Path:
     """Snapshot of a hub repository: safetensors, configuration and tokenizer files; no code, no pickle."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
+        return Path(
+            snapshot_download(repo_id, revision=revision, allow_patterns=patterns, local_files_only=cached_only)
+        )
     # Everything that the hub client raises for a missing or unreachable repository is one of these two.
     except (OSError, HFValidationError) as error:
         raise ModelError(

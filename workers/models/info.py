@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from grids.protocol import Family
-from workers.models.checkpoint import CONFIG, ModelError, cached_file, find_folder, model_digest, read_json
+from workers.models.checkpoint import CONFIG, ModelError, find_folder, model_digest, read_json
 from workers.models.dialects import family_of, translate_config
 
 __all__ = ["ModelError", "ModelInfo", "inspect_model", "model_digest"]
@@ -73,12 +73,12 @@ def inspect_model(path: str, *, revision: str | None = None) -> ModelInfo:
 
 def _config(path: str, revision: str | None) -> tuple[dict[str, Any], str]:
     """A checkpoint's configuration, and where it was found."""
-    if not Path(path).expanduser().exists():
-        cached = cached_file(path, revision, CONFIG)
-        if cached is not None:
-            return read_json(cached), str(cached)
-        known: dict[str, Any] = yaml.safe_load(_KNOWN_CONFIGS.read_text(encoding="utf-8"))
-        if path in known:
-            return known[known[path].get("like", path)], f"{_KNOWN_CONFIGS.name}, {path}"
-    file = find_folder(path, revision, config_only=True) / CONFIG
-    return read_json(file), str(file)
+    known: dict[str, Any] = yaml.safe_load(_KNOWN_CONFIGS.read_text(encoding="utf-8"))
+    is_known = path in known and not Path(path).exists()
+    try:
+        file = find_folder(path, revision, config_only=True, cached_only=is_known) / CONFIG
+        return read_json(file), str(file)
+    except ModelError:
+        if not is_known:
+            raise
+    return known[known[path].get("like", path)], f"{_KNOWN_CONFIGS.name}, {path}"
