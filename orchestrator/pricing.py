@@ -1,12 +1,13 @@
 """What a plan costs: forward passes, FLOPs, device time, memory and disk, per cell, per variant and in sum.
 
 Time rests on one of two things, and every price says on which: `measured`, on seconds of this study's own finished
-cells and variants; else `modelled`, on FLOPs over a speed. That speed is what the finished cells of the model reached,
-or, as long as there are none, an assumed share of the device's peak (facts/devices.yaml).
+cells and variants; else `modelled`, on FLOPs over a speed. That speed is what finished cells of the model, or of
+one of its size, reached, or, as long as there are none, an assumed share of the device's peak (facts/devices.yaml).
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Tokens of one batch on a GPU: of an evaluation, and of a method's walk over the blocks (8 samples).
 _BATCH_TOKENS, _WALK_SAMPLES = 16_384, 8
 _SCALE_BYTES = 2
+# The speed of one model says something about another whose blocks are at most so many times as large or small.
+_ALIKE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +94,18 @@ class Pricer:
         self._shapes: dict[str, ModelInfo] = {}
         self._sizes: dict[str, TaskSize] = {}
         self._work: dict[tuple[str, str], Work] = {}
-        self._prices: dict[tuple[str, ...], Price] = {}
+        self._prices: dict[tuple[str, str, bool, float | None], Price] = {}
+        self._quantizations: dict[str, Price] = {}
         self._method_costs: Mapping[str, dict[str, Any]] = yaml.safe_load(_METHODS.read_text(encoding="utf-8"))
         self._speeds = self._measured_speeds(cells)
 
     def speed(self, model: Model) -> float:
         """Operations per second that unmeasured cells of a model are priced with."""
-        return self._speeds.get(model.label) or self.device.flops(model.dtype)
+        alike = self._measured_like(model)
+        return self.device.flops(model.dtype) if alike is None else self._speeds[alike]
 
     def has_measured_speed(self, model: Model) -> bool:
-        return model.label in self._speeds
+        return self._measured_like(model) is not None
 
     def guessed_tasks(self) -> list[str]:
         """Tasks whose size is neither in a file nor in the table."""
@@ -108,33 +113,17 @@ class Pricer:
 
     def cell(self, cell: Cell) -> Price:
         """Evaluating a cell, loading of the model not counted."""
-        variant = cell.variant
-        key = (variant.model.label, cell.task.info.name, variant.method, variant.scheme.name)
+        model, per_item = cell.variant.model, self._rates.seconds_per_item(cell)
+        key = (model.label, cell.task.info.name, _has_codes(cell.variant), per_item)
         if key not in self._prices:
-            self._prices[key] = self._cell(cell)
+            self._prices[key] = self._cell(cell, per_item)
         return self._prices[key]
 
     def quantization(self, variant: Variant) -> Price:
         """Quantizing a variant, from loading the model to the saved artifact."""
-        model, shape = variant.model, self._shape(variant.model)
-        costs = self._method_costs.get(variant.method, self._method_costs["default"])
-        work = quantization_work(shape, variant.calibration, costs)
-        disk_bytes = artifact_bytes(shape, variant)
-        measured = self._rates.quantize_seconds(variant)
-        if measured is None:
-            seconds = work.flops / self.device.flops(model.dtype) + work.single_precision_flops / (
-                self.device.single_flops
-            )
-            seconds += costs["seconds_per_billion"] * shape.num_block_parameters / 1e9
-            seconds += (model_bytes(shape, model.dtype) + disk_bytes) / self.device.read_bytes_per_second
-        return Price(
-            num_forwards=work.num_forwards,
-            flops=work.flops + work.single_precision_flops,
-            seconds=seconds if measured is None else measured,
-            measured_seconds=measured or 0.0,
-            memory_bytes=_quantization_memory(shape, variant),
-            disk_bytes=disk_bytes,
-        )
+        if variant.variant_id not in self._quantizations:
+            self._quantizations[variant.variant_id] = self._quantization(variant)
+        return self._quantizations[variant.variant_id]
 
     def unit_seconds(self, unit: Unit) -> float:
         """What the scheduler orders units by."""
@@ -146,9 +135,28 @@ class Pricer:
         """Reading a model's weights; modelled."""
         return model_bytes(self._shape(variant.model), variant.model.dtype) / self.device.read_bytes_per_second
 
-    def _cell(self, cell: Cell) -> Price:
+    def _quantization(self, variant: Variant) -> Price:
+        model, shape = variant.model, self._shape(variant.model)
+        costs = self._method_costs.get(variant.method, self._method_costs["default"])
+        work = quantization_work(shape, variant.calibration, costs)
+        disk_bytes = artifact_bytes(shape, variant)
+        measured = self._rates.quantize_seconds(variant)
+        if measured is None:
+            seconds = work.flops / self.device.flops(model.dtype)
+            seconds += work.single_precision_flops / self.device.single_flops
+            seconds += costs["seconds_per_billion"] * shape.num_block_parameters / 1e9
+            seconds += (model_bytes(shape, model.dtype) + disk_bytes) / self.device.read_bytes_per_second
+        return Price(
+            num_forwards=work.num_forwards,
+            flops=work.flops + work.single_precision_flops,
+            seconds=seconds if measured is None else measured,
+            measured_seconds=measured or 0.0,
+            memory_bytes=_quantization_memory(shape, variant),
+            disk_bytes=disk_bytes,
+        )
+
+    def _cell(self, cell: Cell, per_item: float | None) -> Price:
         work = self._cell_work(cell)
-        per_item = self._rates.seconds_per_item(cell)
         seconds = work.flops / self.speed(cell.variant.model) if per_item is None else per_item * self._num_items(cell)
         return Price(
             num_forwards=work.num_forwards,
@@ -179,6 +187,13 @@ class Pricer:
             self._shapes[model.label] = self._shape_of(model)
         return self._shapes[model.label]
 
+    def _measured_like(self, model: Model) -> str | None:
+        """The measured model that is nearest in size: the model itself, or none if all are of quite another size."""
+        size = self._shape(model).num_block_parameters
+        ratios = {label: abs(math.log(size / self._shapes[label].num_block_parameters)) for label in self._speeds}
+        nearest = min(ratios, key=lambda label: (label != model.label, ratios[label]), default=None)
+        return nearest if nearest is not None and ratios[nearest] <= math.log(_ALIKE) else None
+
     def _measured_speeds(self, cells: Iterable[Cell]) -> dict[str, float]:
         """FLOPs per second by model: the median over tasks that were measured."""
         if not self._rates.num_cells:
@@ -205,7 +220,7 @@ def artifact_bytes(shape: ModelInfo, variant: Variant) -> float:
         return 0
     scheme, weights = variant.scheme, shape.num_block_parameters
     size = _DTYPE_BYTES[variant.model.dtype]
-    if scheme.weight_bits == FULL_PRECISION_BITS:
+    if not _has_codes(variant):
         stored: float = weights * size
     else:
         # Without groups, the mean number of inputs of a linear stands for the length of a row.
@@ -215,10 +230,13 @@ def artifact_bytes(shape: ModelInfo, variant: Variant) -> float:
     return stored + rotated
 
 
+def _has_codes(variant: Variant) -> bool:
+    return variant.scheme.weight_bits != FULL_PRECISION_BITS
+
+
 def _resident_bytes(shape: ModelInfo, variant: Variant) -> float:
     """A loaded variant: dense weights, and beside them a byte per code of what is quantized."""
-    codes = 0 if variant.scheme.weight_bits == FULL_PRECISION_BITS else shape.num_block_parameters
-    return model_bytes(shape, variant.model.dtype) + codes
+    return model_bytes(shape, variant.model.dtype) + (shape.num_block_parameters if _has_codes(variant) else 0)
 
 
 def _evaluation_memory(shape: ModelInfo, variant: Variant, work: Work) -> float:

@@ -226,9 +226,7 @@ class _Queue:
         return [unit for _, _, unit in sorted(self._heap)]
 
 
-def even_shards(
-    seconds_of: Callable[[Cell], float], total_seconds: float, num_workers: int
-) -> Callable[[Cell], int]:
+def even_shards(seconds_of: Callable[[Cell], float], total_seconds: float, num_workers: int) -> Callable[[Cell], int]:
     """A `shards_of` that leaves no worker idle at the end: no shard is longer than a share of total / workers."""
     longest = max(SHARD_SHARE * total_seconds / num_workers, MIN_SHARD_SECONDS)
     return lambda cell: max(1, math.ceil(seconds_of(cell) / longest))

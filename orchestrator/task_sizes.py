@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
@@ -17,7 +17,6 @@ from grids import TaskInfo
 _FACTS = Path(__file__).parent / "facts" / "tasks.yaml"
 # Rows that are read for their lengths, and how many characters a token has there.
 _NUM_ROWS, _CHARACTERS_PER_TOKEN = 64, 4
-_SPLITS = ("test", "validation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ _GUESS = TaskSize(num_items=1000, prompt_tokens=100, shot_tokens=100, num_choice
 def task_size(info: TaskInfo) -> TaskSize:
     """The size of a task. Items of local data are counted; its lengths are estimated unless the table has them."""
     known = _table().get(info.name)
-    file = _evaluated_file(info.data_files)
+    file = _evaluated_file(info)
     if file is None:
         return known or _GUESS
     if known is not None:
@@ -54,11 +53,11 @@ def _table() -> dict[str, TaskSize]:
     return {name: TaskSize(**size) for name, size in yaml.safe_load(_FACTS.read_text(encoding="utf-8")).items()}
 
 
-def _evaluated_file(files: Mapping[str, str]) -> Path | None:
-    for split in (*_SPLITS, *files):
-        if split in files:
-            return Path(files[split])
-    return None
+def _evaluated_file(info: TaskInfo) -> Path | None:
+    """The local data of the split that is evaluated, where a grid or the task file gives it."""
+    files = {**info.data_files, **info.given_files}
+    file = files.get(info.data.evaluated_split)
+    return None if file is None else Path(file)
 
 
 def _num_rows(file: Path) -> int:

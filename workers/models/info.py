@@ -52,8 +52,8 @@ class ModelInfo:
 def inspect_model(path: str, *, revision: str | None = None) -> ModelInfo:
     """Family and sizes of a local folder or a hub id. Raises ModelError.
 
-    Of a hub id, the cached config.json is read; without one, the table of known configurations beside this file, so that
-    a study can be planned where its models are not; only for others is config.json fetched.
+    Of a hub id, the cached config.json is read; without one, the table of known configurations beside this file, so
+    that a study can be planned where its models are not; only for others is config.json fetched.
     """
     config, where = _config(path, revision)
     names = translate_config(config, where)
