@@ -105,7 +105,7 @@ def uses_quantized_attention(model: nn.Module) -> bool:
 
 @cache
 def _register_attention() -> None:
-    """Tell transformers of the attention function: on first use, for its import takes seconds and planning needs none."""
+    """Tells transformers of the attention function: on first use, for its import takes seconds that planning saves."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import heapq
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from typing import Any
+
+import numpy as np
 
 from grids import Cell
 from orchestrator.failures import Failure
@@ -75,7 +76,7 @@ def simulate(
         shards_of=shards_of,
         num_workers=num_workers,
     )
-    draws = random.Random(seed)  # noqa: S311 - not for secrets
+    draws = np.random.default_rng(seed)
     order = count()
     events: list[tuple[float, int, _Worker, Unit, bool]] = []
     idle = [_Worker() for _ in range(num_workers)]
@@ -95,7 +96,7 @@ def simulate(
             is_loaded = worker.resident == unit.variant_id or isinstance(unit, QuantizeUnit)
             load = 0.0 if is_loaded else pricer.load_seconds(variant)
             needed = load + remaining.setdefault(unit.unit_id, pricer.unit_seconds(unit))
-            lifetime = draws.expovariate(failures_per_hour / 3600) if failures_per_hour else math.inf
+            lifetime = float(draws.exponential(3600 / failures_per_hour)) if failures_per_hour else math.inf
             worker.resident = unit.variant_id
             if lifetime < needed:
                 if isinstance(unit, EvaluateUnit):

@@ -1,9 +1,9 @@
-"""Planning a grid of 100,000 cells: twenty 8B models, six methods, and so many schemes that the ten study tasks suffice.
+"""Planning a grid of 100,000 cells: twenty 8B models, six methods, the ten study tasks, as many schemes as it takes.
 
     python tests/benchmarks/planning_speed.py                    # 100,000 cells
     python tests/benchmarks/planning_speed.py --cells 10000
 
-Prints seconds per step. Imports are not counted; nothing is measured, run or written but the grid file.
+Prints processor seconds per step. Imports are not counted; nothing is measured, run or written but the grid file.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from grids import Cell
@@ -116,11 +116,11 @@ def test_a_lost_evaluation_keeps_what_it_had_finished() -> None:
 
 
 def test_random_grids_stay_near_the_bound_when_cells_are_split() -> None:
-    rng = random.Random(3)
+    rng = np.random.default_rng(3)
     for _ in range(3):
         cells = [
-            replace(cell, task=replace(cell.task, limit=rng.randrange(500, 1800)))
-            for cell in some_cells(rng.randrange(3, 7))
+            replace(cell, task=replace(cell.task, limit=int(rng.integers(500, 1800))))
+            for cell in some_cells(int(rng.integers(3, 7)))
         ]
-        made = of(cells, rng.randrange(2, 9))
+        made = of(cells, int(rng.integers(2, 9)))
         assert made.makespan <= 1.05 * made.lower_bound

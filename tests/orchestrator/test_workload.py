@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from statistics import mean, stdev
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,14 +20,14 @@ DREAM_7B = ModelInfo("dream", 28, 3584, 18944, 28, 4, 128, 152064, 131072, False
 NUM_TRIALS = 300
 
 
-def drawn_masks(length: int, mc_num: int, strata: int, rng: random.Random) -> int:
+def drawn_masks(length: int, mc_num: int, strata: int, rng: np.random.Generator) -> int:
     """How many different masks one request's draws hold, as the estimator's description says, draw by draw."""
     masks = set()
     for _ in range(mc_num // strata):
-        first = rng.randrange(length)
+        first = int(rng.integers(length))
         for draw in range(strata):
             count = (first + draw * length // strata) % length + 1
-            masks.add(frozenset(rng.sample(range(length), count)))
+            masks.add(frozenset(rng.permutation(length)[:count].tolist()))
     return len(masks)
 
 
@@ -35,7 +35,7 @@ def drawn_masks(length: int, mc_num: int, strata: int, rng: random.Random) -> in
     ("length", "mc_num", "strata"), [(2, 3, 1), (4, 128, 1), (7, 128, 1), (7, 128, 16), (23, 128, 1), (3, 16, 16)]
 )
 def test_the_expected_number_of_masks_is_the_mean_of_real_draws(length: int, mc_num: int, strata: int) -> None:
-    rng = random.Random(0)
+    rng = np.random.default_rng(0)
     counts = [drawn_masks(length, mc_num, strata, rng) for _ in range(NUM_TRIALS)]
     error = stdev(counts) / NUM_TRIALS**0.5
     assert expected_masks(length, LikelihoodSettings(mc_num=mc_num, strata=strata)) == pytest.approx(
@@ -76,7 +76,7 @@ def test_dream_runs_the_steps_that_its_sampler_does_not_skip(gen_length: int, st
 
 def test_dreams_origin_runs_as_many_steps_as_its_tokens_hit_on_average() -> None:
     settings = GenerationSettings(gen_length=20, steps=40, dream=DreamSampler(algorithm="origin"))
-    rng = random.Random(1)
+    rng = np.random.default_rng(1)
     hit = [len({min(int(rng.random() * 40), 39) for _ in range(20)}) for _ in range(2000)]
     assert num_steps("dream", settings) == pytest.approx(mean(hit), rel=0.01)
 
