@@ -20,7 +20,7 @@ SECONDS = {"facts": 10.0, "sums": 30.0, "code": 20.0, "quantize": 5.0}
 def seconds_of(unit: Unit) -> float:
     if isinstance(unit, QuantizeUnit):
         return SECONDS["quantize"]
-    return SECONDS[unit.cell.task.info.name] / unit.shard[1]
+    return SECONDS[unit.cell.task.info.name.rstrip("0123456789")] / unit.shard[1]
 
 
 def scheduler_of(
@@ -121,6 +121,16 @@ def test_workers_take_different_variants_and_then_help_where_most_is_left() -> N
     assert take_cell(scheduler, small[0].variant.variant_id).cell.variant.scheme.name == "w4a4"
 
 
+def test_help_goes_where_most_is_left_for_each_worker() -> None:
+    few = [make_cell(scheme="w4a4", task=task) for task in ("facts", "facts2", "facts3")]
+    many = [make_cell(scheme="w8a8", task=f"facts{number}") for number in range(8)]
+    scheduler = scheduler_of([*few, *many], all_variants([*few, *many]))
+    names = [take_cell(scheduler).cell.variant.scheme.name for _ in range(5)]
+    # Of 80 and 30 seconds each has a worker; then 70 / 2, 60 / 3 and 50 / 4 are more than 20 / 2, and 40 / 5 is less.
+    assert names == ["w8a8", "w4a4", "w8a8", "w8a8", "w8a8"]
+    assert [take_cell(scheduler).cell.variant.scheme.name for _ in range(2)] == ["w4a4", "w8a8"]
+
+
 def test_a_worker_without_a_variant_quantizes_before_it_helps(grid_cells: list[Cell]) -> None:
     quantized = grid_cells[2:4]
     scheduler = scheduler_of(grid_cells[2:], all_variants(quantized))
@@ -199,6 +209,14 @@ def test_a_lost_worker_leaves_its_variant_to_others(grid_cells: list[Cell]) -> N
     for unit in units:
         scheduler.failed(unit, LOST)
     assert [take_cell(scheduler).cell.cell_id for _ in units] == [unit.cell.cell_id for unit in units]
+
+
+def test_a_cell_that_lost_its_worker_goes_on_before_another_variant_is_quantized(grid_cells: list[Cell]) -> None:
+    scheduler = scheduler_of(grid_cells[3:], all_variants(grid_cells[3:4]))
+    unit = take_cell(scheduler)
+    assert scheduler.failed(unit, LOST) == []
+    assert take(scheduler) == unit
+    assert isinstance(take(scheduler), QuantizeUnit)
 
 
 def test_an_error_is_not_retried(grid_cells: list[Cell]) -> None:
