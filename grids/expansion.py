@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from grids.identity import content_id
+from grids.identity import canonical_json, text_id
 from grids.protocol import PROTOCOL_VERSION, Family, Protocol
 from grids.schema import MaskPolicy
 from grids.schemes import Scheme
@@ -91,8 +91,23 @@ class Variant:
         }
 
     @cached_property
+    def identity_json(self) -> str:
+        """The canonical JSON of `identity`, which all cells of the variant share."""
+        return canonical_json(self.identity())
+
+    @cached_property
     def variant_id(self) -> str:
-        return content_id(self.identity())
+        return text_id(self.identity_json)
+
+    def names(self) -> dict[str, Any]:
+        """How people call the variant."""
+        return {
+            "model": self.model.label,
+            "method": self.method_name,
+            "calibration": self.calibration.label if self.calibration else "",
+            "scheme": self.scheme.name,
+            "seed": self.seed,
+        }
 
     def __str__(self) -> str:
         return f"{self.model.label} {self.method_label} {self.scheme}"
@@ -109,6 +124,7 @@ class CellTask:
     metric: str
     filter: str
     group: str
+    _identity_jsons: dict[Family, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def identity(self, family: Family) -> dict[str, Any]:
         return {
@@ -119,6 +135,12 @@ class CellTask:
             "limit": self.limit,
             "protocol": {"version": PROTOCOL_VERSION} | self.protocol.identity(family, self.info.output_type),
         }
+
+    def identity_json(self, family: Family) -> str:
+        """The canonical JSON of `identity`, which the task's cells of that family share."""
+        if family not in self._identity_jsons:
+            self._identity_jsons[family] = canonical_json(self.identity(family))
+        return self._identity_jsons[family]
 
 
 @dataclass(frozen=True)
@@ -134,19 +156,13 @@ class Cell:
 
     @cached_property
     def cell_id(self) -> str:
-        return content_id(self.identity())
+        # The canonical JSON of `identity`, of which both parts are shared with many cells.
+        task = self.task.identity_json(self.variant.model.family)
+        return text_id(f'{{"task":{task},"variant":{self.variant.identity_json}}}')
 
     def names(self) -> dict[str, Any]:
         """How people call the cell; also what `exclude` and `--only` match against."""
-        variant = self.variant
-        return {
-            "model": variant.model.label,
-            "method": variant.method_name,
-            "calibration": variant.calibration.label if variant.calibration else "",
-            "scheme": variant.scheme.name,
-            "task": self.task.info.name,
-            "seed": variant.seed,
-        }
+        return self.variant.names() | {"task": self.task.info.name}
 
     def __str__(self) -> str:
         return f"{self.variant} {self.task.info.name}"

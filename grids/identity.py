@@ -17,7 +17,12 @@ def canonical_json(value: Any) -> str:
 
 def content_id(value: Any) -> str:
     """The first 64 bits of the SHA-256 of the canonical JSON, in hex."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:ID_LENGTH]
+    return text_id(canonical_json(value))
+
+
+def text_id(text: str) -> str:
+    """The id of the value whose canonical JSON is `text`."""
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -125,17 +126,28 @@ class _Resolver:
         models = [self._model(index, entry) for index, entry in enumerate(self._grid.models)]
         self._refuse_twins("models", [model.label for model in models])
         tasks = {family: self.tasks(family) for family in dict.fromkeys(model.family for model in models)}
-        variants = [variant for model in models for variant in self._variants(model)]
-        cells = [
-            Cell(variant, task, self._not_applicable(variant))
-            for variant in variants
-            for task in tasks[variant.model.family]
-        ]
-        self._check_exclusions(cells)
-        kept = [cell for cell in cells if not any(rule.matches(**cell.names()) for rule in self._grid.exclude)]
-        if not kept:
+        calibrations = self.calibrations()
+        variants = [variant for model in models for variant in self._variants(model, calibrations)]
+        rules = [rule.model_dump(exclude_none=True) for rule in self._grid.exclude]
+        self._check_exclusions(rules, variants)
+        cells = [cell for variant in variants for cell in self._cells_of(variant, tasks[variant.model.family], rules)]
+        if not cells:
             raise GridError("nothing is left to run: every cell is excluded", key="exclude")
-        yield from kept
+        yield from cells
+
+    def _cells_of(
+        self, variant: Variant, tasks: Sequence[CellTask], rules: Sequence[Mapping[str, Any]]
+    ) -> Iterator[Cell]:
+        """A variant's cells without those that a rule leaves out."""
+        names = variant.names()
+        fitting = [rule for rule in rules if all(names.get(key, value) == value for key, value in rule.items())]
+        if any("task" not in rule for rule in fitting):
+            return
+        left_out = {rule["task"] for rule in fitting}
+        reason = self._not_applicable(variant)
+        for task in tasks:
+            if task.info.name not in left_out:
+                yield Cell(variant, task, reason)
 
     def _model(self, index: int, entry: ModelEntry) -> Model:
         try:
@@ -143,14 +155,13 @@ class _Resolver:
         except ValueError as error:
             raise GridError(str(error), key=f"models[{index}]") from error
 
-    def _variants(self, model: Model) -> Iterator[Variant]:
+    def _variants(self, model: Model, calibrations: Sequence[Calibration]) -> Iterator[Variant]:
         schemes = [parse_scheme(text) for text in dict.fromkeys(self._grid.schemes)]
         if bool(schemes) != bool(self._grid.methods):
             missing = "methods" if schemes else "schemes"
             raise GridError("the list is empty, so nothing would be quantized", key=missing)
         methods = [self._method(index, entry, model.family) for index, entry in enumerate(self._grid.methods)]
         self._refuse_twins("methods", [label for label, _, _ in methods])
-        calibrations = self.calibrations()
         for seed in dict.fromkeys(self._grid.seeds):
             yield Variant(model, FULL_PRECISION, FULL_PRECISION, 0, {}, Scheme(), None, seed)
             for scheme in schemes:
@@ -287,18 +298,21 @@ class _Resolver:
             self._with_data[known] = info if given is None else with_data(info, given, self._folder, num_fewshot)
         return self._with_data[known]
 
-    def _check_exclusions(self, cells: list[Cell]) -> None:
+    def _check_exclusions(self, rules: Sequence[Mapping[str, Any]], variants: Sequence[Variant]) -> None:
         """A rule that names something the grid does not have is a typing mistake."""
-        for index, rule in enumerate(self._grid.exclude):
-            given = rule.model_dump(exclude_none=True)
-            if not given:
+        known: dict[str, set[str]] = defaultdict(set)
+        for variant in variants if rules else ():
+            for key, value in variant.names().items():
+                known[key].add(str(value))
+        known["task"] = {entry.name for entry in self._grid.tasks}
+        for index, rule in enumerate(rules):
+            if not rule:
                 raise GridError(
                     "an exclusion needs at least one of model, method, scheme, task, seed", key=f"exclude[{index}]"
                 )
-            for key, value in given.items():
-                names = {str(cell.names()[key]) for cell in cells}
-                if str(value) not in names:
-                    raise GridError(unknown_name(key, str(value), names), key=f"exclude[{index}].{key}")
+            for key, value in rule.items():
+                if str(value) not in known[key]:
+                    raise GridError(unknown_name(key, str(value), known[key]), key=f"exclude[{index}].{key}")
 
     @staticmethod
     def _refuse_twins(key: str, labels: list[str]) -> None:

@@ -81,10 +81,6 @@ class Exclusion(Settings):
     task: str | None = None
     seed: int | None = None
 
-    def matches(self, **names: str | int) -> bool:
-        given = self.model_dump(exclude_none=True)
-        return bool(given) and all(names[key] == value for key, value in given.items())
-
 
 class ProtocolEntry(Settings):
     """Settings laid over the preset's, for all tasks."""

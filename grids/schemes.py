@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 FULL_PRECISION_BITS = 16
 MIN_BITS, MAX_BITS = 2, 8
@@ -11,7 +12,7 @@ _PATTERN = re.compile(r"w(?P<w>\d+)a(?P<a>\d+)(?:kv(?P<kv>\d+))?(?:q(?P<q>\d+))?
 _EXAMPLES = "fp16, w4a16g128, w3a16g128, w8a8, w4a4, w4a4kv4, w4a8"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scheme:
     """How many bits each operand has; 16 means that it is left alone.
 
@@ -26,14 +27,14 @@ class Scheme:
 
     @property
     def is_full_precision(self) -> bool:
-        return all(bits == FULL_PRECISION_BITS for bits in self.operand_bits)
+        return self.operand_bits == (FULL_PRECISION_BITS,) * 4
 
     @property
     def operand_bits(self) -> tuple[int, int, int, int]:
         """Bits of weights, activations, keys and values, queries."""
         return self.weight_bits, self.activation_bits, self.kv_bits, self.query_bits
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The canonical spelling, which `parse_scheme` reads back to an equal scheme."""
         if self.is_full_precision:

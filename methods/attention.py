@@ -9,12 +9,10 @@ scaled-dot-product attention.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from methods.blocks import decoder_blocks
 from methods.dynamic import DynamicQuantizer
@@ -81,6 +79,7 @@ def quantize_attention(model: nn.Module, quantizers: OperandQuantizers) -> None:
 
 def use_quantized_attention(model: nn.Module) -> None:
     """Sends a model's operands through the quantizing attention function, which rounds those of no block yet."""
+    _register_attention()
     causal_lm: Any = model
     causal_lm.set_attn_implementation(ATTENTION_NAME)
 
@@ -104,21 +103,22 @@ def uses_quantized_attention(model: nn.Module) -> bool:
     return bool(config._attn_implementation == ATTENTION_NAME)
 
 
-def _quantized_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    operands = getattr(module, "operands", None)
-    if operands is not None:
-        query, key, value = operands(query, key, value)
-    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    return output, None
+@cache
+def _register_attention() -> None:
+    """Tells transformers of the attention function: on first use, for its import takes seconds that planning saves."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
 
+    def quantized_attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        operands = getattr(module, "operands", None)
+        if operands is not None:
+            query, key, value = operands(query, key, value)
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        return output, None
 
-AttentionInterface.register(ATTENTION_NAME, _quantized_attention)
-# Without a mask function of its own name, transformers would hand the attention no mask at all.
-AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+    AttentionInterface.register(ATTENTION_NAME, quantized_attention)
+    # Without a mask function of its own name, transformers would hand the attention no mask at all.
+    AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)

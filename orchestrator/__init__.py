@@ -12,28 +12,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.commands import RunOptions, load_study, plan_grid, run_grid
+    from orchestrator.explaining import Explanation, explain_cell
     from orchestrator.planning import Plan, PlannedCell, make_plan
+    from orchestrator.priced_plan import PricedPlan, price_plan
     from orchestrator.study_directory import StudyDirectory
 
 _HOMES = {
+    "Explanation": "orchestrator.explaining",
     "Plan": "orchestrator.planning",
     "PlannedCell": "orchestrator.planning",
+    "PricedPlan": "orchestrator.priced_plan",
     "RunOptions": "orchestrator.commands",
     "StudyDirectory": "orchestrator.study_directory",
+    "explain_cell": "orchestrator.explaining",
     "load_study": "orchestrator.commands",
     "make_plan": "orchestrator.planning",
     "plan_grid": "orchestrator.commands",
+    "price_plan": "orchestrator.priced_plan",
     "run_grid": "orchestrator.commands",
 }
 
 __all__ = [
+    "Explanation",
     "Plan",
     "PlannedCell",
+    "PricedPlan",
     "RunOptions",
     "StudyDirectory",
+    "explain_cell",
     "load_study",
     "make_plan",
     "plan_grid",
+    "price_plan",
     "run_grid",
 ]
 

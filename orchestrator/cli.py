@@ -17,6 +17,7 @@ from rich.console import Console
 from grids import GridError
 
 EXIT_BAD_INPUT, EXIT_INCOMPLETE = 2, 3
+MAX_SIMULATED = 65_536
 
 app = typer.Typer(
     name="qstudy",
@@ -45,6 +46,12 @@ Only = Annotated[
 Json = Annotated[bool, typer.Option("--json", envvar="QSTUDY_JSON", help="One JSON document on standard output.")]
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", envvar="QSTUDY_RETRY_FAILED", help="Run failed cells once more.")
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device", envvar="QSTUDY_DEVICE", help="Price for it: H200, A100, cpu, ... [default: where the study ran]"
+    ),
 ]
 Address = Annotated[
     str | None, typer.Option("--address", envvar="QSTUDY_ADDRESS", help="A running Ray cluster. [default: a local one]")
@@ -81,13 +88,39 @@ def plan(
     set_: Set = None,
     only: Only = None,
     retry_failed: RetryFailed = False,
+    device: Device = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, envvar="QSTUDY_WORKERS", help="Predict the wall time on so many.")
+    ] = None,
+    simulate: Annotated[
+        str | None,
+        typer.Option("--simulate", envvar="QSTUDY_SIMULATE", help="Replay the plan on 8, or on each of 8,64,512 GPUs."),
+    ] = None,
+    failure_rate: Annotated[
+        float,
+        typer.Option("--failure-rate", min=0, envvar="QSTUDY_FAILURE_RATE", help="Deaths per simulated GPU and hour."),
+    ] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Show what would run, what would be reused, and why."""
-    from orchestrator.commands import plan_grid, print_plan
+    """Show what would run, what would be reused, and why; and what it costs."""
+    from orchestrator.commands import plan_grid
+    from orchestrator.plan_view import print_plan
 
-    made = plan_grid(grid, study, limit=limit, overrides=set_ or [], only=only or [], retry_failed=retry_failed)
-    print_plan(made, as_json=as_json)
+    sizes = ([workers] if workers else []) + _worker_counts(simulate)
+    made = plan_grid(
+        grid, study, limit=limit, overrides=set_ or [], only=only or [], retry_failed=retry_failed, device=device
+    )
+    simulations = [made.simulate(size, failures_per_hour=failure_rate) for size in dict.fromkeys(sizes)]
+    print_plan(made, simulations, as_json=as_json)
+
+
+def _worker_counts(text: str | None) -> list[int]:
+    """`8,64,512` as numbers. Raises GridError."""
+    parts = text.split(",") if text else []
+    for part in parts:
+        if not part.strip().isdecimal() or not 1 <= int(part) <= MAX_SIMULATED:
+            raise GridError(f"{part!r} is not a number of workers from 1 to {MAX_SIMULATED}", key="--simulate")
+    return [int(part) for part in parts]
 
 
 @app.command()
@@ -105,12 +138,13 @@ def run(
     dry_run: DryRun = False,
 ) -> None:
     """Run a grid: compute what is missing, then write and print the table."""
-    from orchestrator.commands import RunOptions, plan_grid, print_plan, run_grid
+    from orchestrator.commands import RunOptions, plan_grid, run_grid
+    from orchestrator.plan_view import print_plan
 
     overrides = set_ or []
     if dry_run:
         made = plan_grid(grid, study, limit=limit, overrides=overrides, only=only or [], retry_failed=retry_failed)
-        print_plan(made, as_json=False)
+        print_plan(made)
         return
     options = RunOptions(
         study=study,
@@ -153,6 +187,27 @@ def status(study: StudyFolder, as_json: Json = False) -> None:
     else:
         Console().print(made.to_table())
     raise typer.Exit(0 if made.is_complete else EXIT_INCOMPLETE)
+
+
+@app.command()
+def explain(
+    study: StudyFolder,
+    cell: Annotated[
+        str,
+        typer.Argument(
+            help="A cell's id or the beginning of it, or model=...,method=...,scheme=...,task=...", show_default=False
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show what decides a cell's id, why it will or will not run, and where its traces are."""
+    from orchestrator.explaining import explain_cell
+
+    made = explain_cell(study, cell)
+    if as_json:
+        typer.echo(json.dumps(made.to_json(), indent=1, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(made.to_lines()))
 
 
 @app.command()

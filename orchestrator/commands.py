@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from grids import Study, read_grid, resolve
 from orchestrator.catalog import make_catalog
+from orchestrator.plan_view import summary
 from orchestrator.planning import Plan, make_plan
 from orchestrator.pools import Pool, RayPool
+from orchestrator.priced_plan import PricedPlan, price_plan
 from orchestrator.progress import make_display
 from orchestrator.reporting import print_report
 from orchestrator.running import Run
 from orchestrator.study_directory import StudyDirectory
+from workers.artifacts import ArtifactStore
 from workers.units import WorkerSettings
 
 
@@ -45,17 +45,23 @@ def load_study(grid_file: Path, *, limit: int | None, overrides: Sequence[str]) 
 
 def plan_grid(
     grid_file: Path,
-    study_folder: Path | None,
+    study_folder: Path | None = None,
     *,
     limit: int | None = None,
     overrides: Sequence[str] = (),
     only: Sequence[str] = (),
     retry_failed: bool = False,
-) -> Plan:
-    """What a run would do. Writes nothing."""
+    device: str | None = None,
+) -> PricedPlan:
+    """What a run would do and what it would cost (on `device`, see `price_plan`). Writes nothing."""
     study = load_study(grid_file, limit=limit, overrides=overrides)
-    store = StudyDirectory(study_folder or default_folder(study)).store
-    return make_plan(study, store, retry_failed=retry_failed, only=only)
+    directory = StudyDirectory(study_folder or default_folder(study))
+    plan = make_plan(study, directory.store, retry_failed=retry_failed, only=only)
+    return _priced(plan, directory, device=device)
+
+
+def _priced(plan: Plan, directory: StudyDirectory, *, device: str | None = None) -> PricedPlan:
+    return price_plan(plan, directory.store, device=device, has_artifact=ArtifactStore(directory.artifact_dir).has)
 
 
 def default_folder(study: Study) -> Path:
@@ -80,7 +86,8 @@ def run_grid(grid_file: Path, options: RunOptions, pool: Pool | None = None) -> 
         try:
             directory.describe(study, grid_file.read_text(encoding="utf-8"))
             with make_display(console, len(to_run), pool.slots) as display:
-                Run(plan, directory, pool, display, fail_fast=options.fail_fast).execute()
+                seconds_of = _priced(plan, directory).pricer.unit_seconds
+                Run(plan, directory, pool, display, seconds_of=seconds_of, fail_fast=options.fail_fast).execute()
         finally:
             pool.close()
     else:
@@ -93,36 +100,4 @@ def worker_settings(directory: StudyDirectory, options: RunOptions) -> WorkerSet
     return WorkerSettings(artifact_dir=str(directory.artifact_dir.resolve()), batch_size=options.batch_size)
 
 
-def summary(plan: Plan) -> str:
-    """`12 cells: 8 to run, 4 done`"""
-    words = {
-        "run": "to run",
-        "stale": "stale, to run again",
-        "reuse": "done",
-        "failed": "failed before (--retry-failed runs them again)",
-        "not_applicable": "not applicable",
-    }
-    counts = plan.counts()
-    parts = [f"{counts[action]} {text}" for action, text in words.items() if counts[action]]
-    return f"{len(plan.cells)} cells: {', '.join(parts)}"
-
-
-def print_plan(plan: Plan, *, as_json: bool) -> None:
-    """The plan on standard output: one JSON document, or a row per cell."""
-    if as_json:
-        json.dump(plan.to_json(), sys.stdout, indent=1, ensure_ascii=False)
-        sys.stdout.write("\n")
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in ("model", "method", "scheme", "task", "action", "why"):
-        table.add_column(column, overflow="fold")
-    for planned in plan.cells:
-        names = planned.cell.names()
-        row = [str(names[key]) for key in ("model", "method", "scheme", "task")]
-        table.add_row(*row, planned.action.replace("_", " "), planned.reason)
-    console = Console()
-    console.print(table)
-    console.print(summary(plan), highlight=False)
-
-
-__all__ = ["RunOptions", "load_study", "plan_grid", "print_plan", "run_grid"]
+__all__ = ["RunOptions", "load_study", "plan_grid", "run_grid"]

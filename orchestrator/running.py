@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -30,10 +31,19 @@ class Run:
     """One run of a plan over a pool of workers."""
 
     def __init__(
-        self, plan: Plan, directory: StudyDirectory, pool: Pool, display: Display, *, fail_fast: bool = False
+        self,
+        plan: Plan,
+        directory: StudyDirectory,
+        pool: Pool,
+        display: Display,
+        *,
+        seconds_of: Callable[[Unit], float] = lambda unit: 1.0,
+        fail_fast: bool = False,
     ) -> None:
         artifacts = ArtifactStore(directory.artifact_dir)
-        self._scheduler = Scheduler(plan.to_run(), has_artifact=artifacts.has)
+        self._scheduler = Scheduler(
+            plan.to_run(), has_artifact=artifacts.has, seconds_of=seconds_of, num_workers=len(pool.slots)
+        )
         self._recorder = Recorder(directory)
         self._pool, self._display, self._fail_fast = pool, display, fail_fast
         self._units: dict[str, Unit] = {}

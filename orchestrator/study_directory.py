@@ -11,7 +11,7 @@ from grids import Cell, GridError, Study
 from reports import ResultStore
 
 _DESCRIPTION = "study.json"
-_DESCRIPTION_VERSION = 1
+_DESCRIPTION_VERSION = 2
 
 
 class StudyDirectory:
@@ -39,6 +39,9 @@ class StudyDirectory:
             "name": study.name,
             "grid": grid_text,
             "cells": [expected_cell(cell) for cell in study.cells],
+            # The two halves of every cell's identity, each once.
+            "variants": {cell.variant.variant_id: cell.variant.identity() for cell in study.cells},
+            "tasks": {task_key(cell): cell.task.identity(cell.variant.model.family) for cell in study.cells},
         }
         temporary = self.root / f".tmp-{_DESCRIPTION}"
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -49,7 +52,9 @@ class StudyDirectory:
         content: dict[str, Any] = json.loads((self.root / _DESCRIPTION).read_text(encoding="utf-8"))
         if content["version"] != _DESCRIPTION_VERSION:
             raise GridError(
-                f"study.json has version {content['version']}, not {_DESCRIPTION_VERSION}", file=str(self.root)
+                f"study.json has version {content['version']}, not {_DESCRIPTION_VERSION}; `qstudy run GRID` writes it "
+                "anew and computes nothing again",
+                file=str(self.root),
             )
         return content
 
@@ -63,6 +68,11 @@ class StudyDirectory:
             log.write(text)
 
 
+def task_key(cell: Cell) -> str:
+    """What tells a cell's task and settings from those of other cells in a study."""
+    return f"{cell.task.info.name}/{cell.variant.model.family}"
+
+
 def expected_cell(cell: Cell) -> dict[str, Any]:
     """A cell as tables and status need it."""
     variant, task = cell.variant, cell.task
@@ -74,7 +84,9 @@ def expected_cell(cell: Cell) -> dict[str, Any]:
         "method_label": variant.method_label,
         "scheme": variant.scheme.name,
         "seed": variant.seed,
+        "calibration": variant.calibration.label if variant.calibration else "",
         "task": task.info.name,
+        "task_key": task_key(cell),
         "task_group": task.group,
         "metric": task.metric,
         "filter": task.filter,

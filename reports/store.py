@@ -82,7 +82,7 @@ class ResultStore:
         if not rows:
             return
         table = to_arrow(SAMPLES, _of_cell(SAMPLES, cell_id, rows))
-        folder = self._samples_dir(cell_id)
+        folder = self.samples_folder(cell_id)
         number = self._num_appends.get(cell_id)
         if number is None:
             number = _next_number(folder)
@@ -115,7 +115,7 @@ class ResultStore:
 
     def samples(self, cell_id: str) -> list[dict[str, Any]]:
         """A cell's samples, ordered by `request_index`; of a request that was appended twice, the later row."""
-        rows = self._read_rows(SAMPLES, _parquet_files(self._samples_dir(cell_id)), within=cell_id)
+        rows = self._read_rows(SAMPLES, _parquet_files(self.samples_folder(cell_id)), within=cell_id)
         latest = {(row["request_index"], row["request_key"]): row for row in rows}
         return [latest[key] for key in sorted(latest)]
 
@@ -132,7 +132,8 @@ class ResultStore:
     def _file(self, schema: TableSchema, identity: str) -> Path:
         return self.results_dir / schema.name / f"{_checked_id(schema, identity)}.parquet"
 
-    def _samples_dir(self, cell_id: str) -> Path:
+    def samples_folder(self, cell_id: str) -> Path:
+        """Where a cell's samples are, if it has any."""
         return self.results_dir / SAMPLES.name / _checked_id(SAMPLES, cell_id)
 
     def _write(self, path: Path, table: pa.Table) -> None:

@@ -52,14 +52,19 @@ class QuantizeUnit:
 
 @dataclass(frozen=True)
 class EvaluateUnit:
-    """Evaluate a cell. `done` holds the responses that are saved already, by request index."""
+    """Evaluate a cell, or a shard (index, number of shards) of it.
+
+    `done` holds the responses that are saved already, by request index.
+    """
 
     cell: Cell
     done: Mapping[int, Response] = field(default_factory=dict)
+    shard: tuple[int, int] = (0, 1)
 
     @property
     def unit_id(self) -> str:
-        return self.cell.cell_id
+        index, num_shards = self.shard
+        return self.cell.cell_id if num_shards == 1 else f"{self.cell.cell_id}.{index + 1}-of-{num_shards}"
 
     @property
     def variant_id(self) -> str:

@@ -3,17 +3,36 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
+import pytest
+
 from grids import Cell
 from orchestrator.failures import Failure
-from orchestrator.scheduling import Scheduler
+from orchestrator.scheduling import Scheduler, even_shards
+from tests.orchestrator.conftest import make_cell
 from workers.units import EvaluateUnit, QuantizeUnit, Unit
 
 LOST = Failure("worker_lost", "the worker died", "")
 WRONG = Failure("error", "ValueError: no", "")
+# Seconds by task, and of a quantization.
+SECONDS = {"facts": 10.0, "sums": 30.0, "code": 20.0, "quantize": 5.0}
 
 
-def scheduler_of(cells: list[Cell], artifacts: set[str] | None = None) -> Scheduler:
-    return Scheduler(cells, has_artifact=(artifacts or set()).__contains__)
+def seconds_of(unit: Unit) -> float:
+    if isinstance(unit, QuantizeUnit):
+        return SECONDS["quantize"]
+    return SECONDS[unit.cell.task.info.name.rstrip("0123456789")] / unit.shard[1]
+
+
+def scheduler_of(
+    cells: list[Cell], artifacts: set[str] | None = None, *, num_shards: int = 1, num_workers: int = 1
+) -> Scheduler:
+    return Scheduler(
+        cells,
+        has_artifact=(artifacts or set()).__contains__,
+        seconds_of=seconds_of,
+        shards_of=lambda cell: num_shards,
+        num_workers=num_workers,
+    )
 
 
 def drain(scheduler: Scheduler) -> list[Unit]:
@@ -23,6 +42,22 @@ def drain(scheduler: Scheduler) -> list[Unit]:
         units.append(unit)
         scheduler.finished(unit)
     return units
+
+
+def take(scheduler: Scheduler, resident: str | None = None) -> Unit:
+    unit = scheduler.next_unit(resident)
+    assert unit is not None
+    return unit
+
+
+def take_cell(scheduler: Scheduler, resident: str | None = None) -> EvaluateUnit:
+    unit = take(scheduler, resident)
+    assert isinstance(unit, EvaluateUnit)
+    return unit
+
+
+def all_variants(cells: list[Cell]) -> set[str]:
+    return {cell.variant.variant_id for cell in cells}
 
 
 def test_every_cell_runs_once_and_every_variant_is_quantized_once(grid_cells: list[Cell]) -> None:
@@ -37,8 +72,8 @@ def test_every_cell_runs_once_and_every_variant_is_quantized_once(grid_cells: li
 
 
 def test_a_variant_that_is_on_disk_is_not_quantized_again(grid_cells: list[Cell]) -> None:
-    artifacts = {cell.variant.variant_id for cell in grid_cells}
-    assert all(isinstance(unit, EvaluateUnit) for unit in drain(scheduler_of(grid_cells, artifacts)))
+    units = drain(scheduler_of(grid_cells, all_variants(grid_cells)))
+    assert all(isinstance(unit, EvaluateUnit) for unit in units)
 
 
 def test_no_cell_starts_before_its_variant_is_quantized(grid_cells: list[Cell]) -> None:
@@ -56,33 +91,145 @@ def test_a_worker_stays_with_the_variant_that_it_holds(grid_cells: list[Cell]) -
     assert changes == len(set(variants)) - 1
 
 
-def test_two_workers_take_different_variants(grid_cells: list[Cell]) -> None:
-    scheduler = scheduler_of(grid_cells)
-    first, second = scheduler.next_unit(None), scheduler.next_unit(None)
-    assert first is not None
-    assert second is not None
-    assert first.variant_id != second.variant_id
+def test_the_longest_cell_of_a_variant_comes_first() -> None:
+    cells = [make_cell(scheme="fp16", task=task) for task in ("facts", "sums", "code")]
+    units = drain(scheduler_of(cells))
+    assert [unit.cell.task.info.name for unit in units if isinstance(unit, EvaluateUnit)] == ["sums", "code", "facts"]
+
+
+def test_full_precision_comes_first_whatever_is_longer(grid_cells: list[Cell]) -> None:
+    long = [make_cell(scheme="w8a8", task=task) for task in ("facts", "sums", "code")]
+    short = [make_cell(scheme="fp16", task="facts"), make_cell("other", scheme="fp16", task="facts")]
+    scheduler = scheduler_of([*long, *short], all_variants(long))
+    first, second, third = (take_cell(scheduler) for _ in range(3))
+    # The rows of two models, by two workers.
+    assert {first.cell.variant.model.label, second.cell.variant.model.label} == {"tiny", "other"}
+    assert first.cell.variant.is_full_precision
+    assert second.cell.variant.is_full_precision
+    assert not third.cell.variant.is_full_precision
+
+
+def test_workers_take_different_variants_and_then_help_where_most_is_left() -> None:
+    small = [make_cell(scheme="w4a4", task="facts"), make_cell(scheme="w4a4", task="code")]
+    large = [make_cell(scheme="w8a8", task=task) for task in ("facts", "sums", "code")]
+    scheduler = scheduler_of([*small, *large], all_variants([*small, *large]))
+    first, second = take_cell(scheduler), take_cell(scheduler)
+    assert [unit.cell.variant.scheme.name for unit in (first, second)] == ["w8a8", "w4a4"]
+    # 30 seconds are left of the one, 10 of the other.
+    assert take_cell(scheduler).cell.variant.scheme.name == "w8a8"
+    # But who holds a variant keeps to it.
+    assert take_cell(scheduler, small[0].variant.variant_id).cell.variant.scheme.name == "w4a4"
+
+
+def test_help_goes_where_most_is_left_for_each_worker() -> None:
+    few = [make_cell(scheme="w4a4", task=task) for task in ("facts", "facts2", "facts3")]
+    many = [make_cell(scheme="w8a8", task=f"facts{number}") for number in range(8)]
+    scheduler = scheduler_of([*few, *many], all_variants([*few, *many]))
+    names = [take_cell(scheduler).cell.variant.scheme.name for _ in range(5)]
+    # Of 80 and 30 seconds each has a worker; then 70 / 2, 60 / 3 and 50 / 4 are more than 20 / 2, and 40 / 5 is less.
+    assert names == ["w8a8", "w4a4", "w8a8", "w8a8", "w8a8"]
+    assert [take_cell(scheduler).cell.variant.scheme.name for _ in range(2)] == ["w4a4", "w8a8"]
+
+
+def test_a_worker_without_a_variant_quantizes_before_it_helps(grid_cells: list[Cell]) -> None:
+    quantized = grid_cells[2:4]
+    scheduler = scheduler_of(grid_cells[2:], all_variants(quantized))
+    assert isinstance(take(scheduler), EvaluateUnit)
+    assert isinstance(take(scheduler), QuantizeUnit)
+
+
+@pytest.mark.parametrize(("num_workers", "expected"), [(8, EvaluateUnit), (10, QuantizeUnit)])
+def test_quantizing_starts_while_the_full_precision_row_still_keeps_the_others_busy(
+    num_workers: int, expected: type
+) -> None:
+    # 40 seconds of work for all but one worker, while a quantization takes 5.
+    baseline = [make_cell(scheme="fp16", task="facts"), make_cell(scheme="fp16", task="sums")]
+    scheduler = scheduler_of([*baseline, make_cell()], num_workers=num_workers)
+    assert isinstance(take(scheduler), expected)
+    # Also where the row's own worker asks.
+    scheduler = scheduler_of([*baseline, make_cell()], num_workers=num_workers)
+    assert isinstance(take(scheduler, baseline[0].variant.variant_id), expected)
+
+
+def test_two_workers_never_quantize_one_variant(grid_cells: list[Cell]) -> None:
+    scheduler = scheduler_of(grid_cells[2:4], num_workers=2)
+    assert isinstance(take(scheduler), QuantizeUnit)
+    assert scheduler.next_unit(None) is None
+    assert not scheduler.is_done
+
+
+def test_a_cell_is_complete_with_its_last_shard(grid_cells: list[Cell]) -> None:
+    scheduler = scheduler_of(grid_cells[:1], num_shards=3)
+    units = [take_cell(scheduler) for _ in range(3)]
+    assert sorted(unit.shard for unit in units) == [(0, 3), (1, 3), (2, 3)]
+    assert len({unit.unit_id for unit in units}) == 3
+    assert [scheduler.finished(unit) for unit in reversed(units)] == [None, None, grid_cells[0]]
+    assert scheduler.is_done
+
+
+def test_a_cell_in_one_piece_has_its_own_id(grid_cells: list[Cell]) -> None:
+    scheduler = scheduler_of(grid_cells[:1])
+    unit = take_cell(scheduler)
+    assert unit.unit_id == grid_cells[0].cell_id
+    assert scheduler.finished(unit) is grid_cells[0]
+
+
+def test_a_shard_that_fails_takes_its_cell_with_it_once_and_no_other(grid_cells: list[Cell]) -> None:
+    scheduler = scheduler_of(grid_cells[:2], num_shards=4)
+    first = take_cell(scheduler)
+    second, third = take_cell(scheduler), take_cell(scheduler)
+    assert first.cell is second.cell is third.cell
+    assert scheduler.failed(first, WRONG) == [first.cell]
+    # Shards that run already are of no use any more; those that wait are gone.
+    assert scheduler.failed(second, WRONG) == []
+    assert scheduler.finished(third) is None
+    rest = drain(scheduler)
+    assert {unit.cell.cell_id for unit in rest if isinstance(unit, EvaluateUnit)} == (
+        {cell.cell_id for cell in grid_cells[:2]} - {first.cell.cell_id}
+    )
+    assert len(rest) == 4
+    assert scheduler.is_done
 
 
 def test_a_lost_worker_costs_a_retry_and_at_last_the_cell(grid_cells: list[Cell]) -> None:
     scheduler = scheduler_of(grid_cells[:1])
     for attempt in (1, 2):
-        unit = scheduler.next_unit(None)
-        assert unit is not None
+        unit = take(scheduler)
         assert scheduler.attempts(unit) == attempt
         assert scheduler.failed(unit, LOST) == []
-    unit = scheduler.next_unit(None)
-    assert unit is not None
-    assert scheduler.failed(unit, LOST) == grid_cells[:1]
+    assert scheduler.failed(take(scheduler), LOST) == grid_cells[:1]
     assert scheduler.is_done
+
+
+def test_a_lost_worker_leaves_its_variant_to_others(grid_cells: list[Cell]) -> None:
+    cells = grid_cells[2:4]
+    scheduler = scheduler_of(cells, all_variants(cells))
+    units = [take_cell(scheduler), take_cell(scheduler)]
+    assert scheduler.next_unit(None) is None
+    for unit in units:
+        scheduler.failed(unit, LOST)
+    assert [take_cell(scheduler).cell.cell_id for _ in units] == [unit.cell.cell_id for unit in units]
+
+
+def test_a_cell_that_lost_its_worker_goes_on_before_another_variant_is_quantized(grid_cells: list[Cell]) -> None:
+    scheduler = scheduler_of(grid_cells[3:], all_variants(grid_cells[3:4]))
+    unit = take_cell(scheduler)
+    assert scheduler.failed(unit, LOST) == []
+    assert take(scheduler) == unit
+    assert isinstance(take(scheduler), QuantizeUnit)
 
 
 def test_an_error_is_not_retried(grid_cells: list[Cell]) -> None:
     scheduler = scheduler_of(grid_cells[:1])
-    unit = scheduler.next_unit(None)
-    assert unit is not None
-    assert scheduler.failed(unit, WRONG) == grid_cells[:1]
+    assert scheduler.failed(take(scheduler), WRONG) == grid_cells[:1]
     assert scheduler.is_done
+
+
+def test_a_quantization_that_was_lost_is_tried_again(grid_cells: list[Cell]) -> None:
+    scheduler = scheduler_of(grid_cells[2:4])
+    unit = take(scheduler)
+    assert scheduler.failed(unit, LOST) == []
+    assert take(scheduler) == unit
 
 
 def test_a_variant_that_fails_takes_its_cells_with_it_and_no_others(grid_cells: list[Cell]) -> None:
@@ -99,3 +246,12 @@ def test_a_variant_that_fails_takes_its_cells_with_it_and_no_others(grid_cells: 
     assert len(lost) == 2
     assert len(ran) == 4
     assert scheduler.is_done
+
+
+def test_no_shard_is_longer_than_a_share_of_the_whole_nor_shorter_than_is_worth_it(grid_cells: list[Cell]) -> None:
+    shards_of = even_shards(lambda cell: 10_000.0, 100_000.0, 8)
+    # 100,000 seconds on 8 workers are 12,500 each, of which a 32nd is 390.6.
+    assert shards_of(grid_cells[0]) == 26
+    assert even_shards(lambda cell: 300.0, 100_000.0, 8)(grid_cells[0]) == 1
+    assert even_shards(lambda cell: 100.0, 100_000.0, 4096)(grid_cells[0]) == 3
+    assert even_shards(lambda cell: 0.0, 0.0, 4)(grid_cells[0]) == 1

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from grids.protocol import Family
 from workers.models.checkpoint import CONFIG, ModelError, find_folder, model_digest, read_json
 from workers.models.dialects import family_of, translate_config
 
 __all__ = ["ModelError", "ModelInfo", "inspect_model", "model_digest"]
+
+_KNOWN_CONFIGS = Path(__file__).parent / "known.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +39,26 @@ class ModelInfo:
         return self.num_layers * (attention + 3 * self.hidden_size * self.intermediate_size)
 
     @property
+    def num_layer_inputs(self) -> tuple[int, int, int, int]:
+        """Features that enter the four stages of a block: q, k, v; o; gate, up; down."""
+        return self.hidden_size, self.num_heads * self.head_dim, self.hidden_size, self.intermediate_size
+
+    @property
     def num_embedding_parameters(self) -> int:
         """Weights of the token embedding and the head, which stay in full precision."""
         return (1 if self.tied_embeddings else 2) * self.vocab_size * self.hidden_size
 
 
 def inspect_model(path: str, *, revision: str | None = None) -> ModelInfo:
-    """Family and sizes of a local folder or a hub id (of which only config.json is fetched). Raises ModelError."""
-    file = find_folder(path, revision, config_only=True) / CONFIG
-    config = read_json(file)
-    names = translate_config(config, str(file))
+    """Family and sizes of a local folder or a hub id. Raises ModelError.
+
+    Of a hub id, the cached config.json is read; without one, the table of known configurations beside this file, so
+    that a study can be planned where its models are not; only for others is config.json fetched.
+    """
+    config, where = _config(path, revision)
+    names = translate_config(config, where)
     return ModelInfo(
-        family=family_of(config, str(file)),
+        family=family_of(config, where),
         num_layers=names["num_hidden_layers"],
         hidden_size=names["hidden_size"],
         intermediate_size=names["intermediate_size"],
@@ -55,3 +69,16 @@ def inspect_model(path: str, *, revision: str | None = None) -> ModelInfo:
         max_length=names["max_position_embeddings"],
         tied_embeddings=names["tie_word_embeddings"],
     )
+
+
+def _config(path: str, revision: str | None) -> tuple[dict[str, Any], str]:
+    """A checkpoint's configuration, and where it was found."""
+    known: dict[str, Any] = yaml.safe_load(_KNOWN_CONFIGS.read_text(encoding="utf-8"))
+    is_known = path in known and not Path(path).exists()
+    try:
+        file = find_folder(path, revision, config_only=True, cached_only=is_known) / CONFIG
+        return read_json(file), str(file)
+    except ModelError:
+        if not is_known:
+            raise
+    return known[known[path].get("like", path)], f"{_KNOWN_CONFIGS.name}, {path}"
