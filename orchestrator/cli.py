@@ -173,7 +173,7 @@ def report(
     """Write the tables of a study."""
     from orchestrator.reporting import write_study_report
 
-    for path in write_study_report(study, formats.split(","), output, *([tables] if tables else [])):
+    for path in write_study_report(study, formats.split(","), output, tables or ()):
         typer.echo(path)
 
 

@@ -83,13 +83,16 @@ def study_status(folder: Path) -> Status:
 
 
 def write_study_report(
-    folder: Path, formats: Sequence[str], output: Path | None, tables: Sequence[str] = DEFAULT_TABLES
+    folder: Path, formats: Sequence[str], output: Path | None, tables: Sequence[str] = ()
 ) -> list[Path]:
-    """Write a study's tables. Raises GridError for a folder without results, an unknown format or table."""
+    """Write the given tables of a study, or the usual ones.
+
+    Raises GridError for a folder without results, an unknown format, or a table that cannot be made.
+    """
     for name in formats:
         if name not in REPORT_FORMATS:
             raise GridError(unknown_name("format", name, REPORT_FORMATS), key="--format")
-    return _write(StudyDirectory.existing(folder), formats, output, tables)
+    return _write(StudyDirectory.existing(folder), formats, output, tables or DEFAULT_TABLES)
 
 
 def print_report(directory: StudyDirectory) -> bool:

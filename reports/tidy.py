@@ -92,4 +92,4 @@ def _comparison_values(cell: TableCell) -> dict[str, object]:
 def json_tables(tables: Sequence[Table], facts: dict[str, Any]) -> str:
     """The whole tables with their legends and footnotes, beside `facts` about the study."""
     content = {**facts, "tables": [asdict(table) for table in tables]}
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ SIGNIFICANCE = 1.0 - LEVEL
 POWER = 0.8
 _TAIL = 1.0 - SIGNIFICANCE / 2
 _Z = float(special.ndtri(_TAIL))
-_DETECTION_FACTOR = _Z + float(special.ndtri(POWER))
+DETECTION_FACTOR = _Z + float(special.ndtri(POWER))
 
 
 def mean(values: Sequence[float]) -> float:
@@ -46,7 +47,7 @@ def standard_error(scores: Sequence[float] | FloatArray, clusters: IntArray | No
         return None
     deviations = values - values.mean()
     sums = deviations if clusters is None else np.bincount(clusters, weights=deviations)
-    return math.sqrt(num_units / (num_units - 1) * float(sums @ sums)) / len(values)
+    return math.sqrt(num_units / (num_units - 1) * float(np.square(sums).sum())) / len(values)
 
 
 def standard_error_of_average(stderrs: Sequence[float | None]) -> float | None:
@@ -87,6 +88,29 @@ def mean_interval(scores: FloatArray, clusters: IntArray | None = None) -> Inter
     return wilson_interval(centre, num_effective, quantile=_t_quantile(num_items, clusters))
 
 
+@dataclass(frozen=True)
+class PairedProportions:
+    """The difference of two proportions of the same items; errors as `standard_error` and `detection_error` say."""
+
+    difference: float
+    stderr: float | None
+    interval: Interval
+    detection_error: float
+
+
+def paired_proportions(num_gained: int, num_lost: int, num_items: int) -> PairedProportions:
+    """Independent 0/1 scores compared item by item: all that is known from the numbers of discordant pairs.
+
+    The interval is as `difference_interval` says.
+    """
+    difference = (num_gained - num_lost) / num_items
+    variance = (num_gained + num_lost) / num_items - difference**2
+    stderr = math.sqrt(max(variance, 0.0) / (num_items - 1)) if num_items > 1 else None
+    centre, smoothed = _bonett_price(num_gained, num_lost, num_items)
+    low, high = normal_interval(centre, smoothed)
+    return PairedProportions(difference, stderr, (max(-1.0, low), min(1.0, high)), max(stderr or 0.0, smoothed))
+
+
 def difference_interval(differences: FloatArray, clusters: IntArray | None = None) -> Interval | None:
     """The 95 % interval of a mean of paired differences; None where there is no spread to judge by.
 
@@ -95,8 +119,7 @@ def difference_interval(differences: FloatArray, clusters: IntArray | None = Non
     with the (clustered) standard error of the differences.
     """
     if clusters is None and _is_ternary(differences):
-        low, high = normal_interval(*_bonett_price(differences))
-        return max(-1.0, low), min(1.0, high)
+        return paired_proportions(*_discordant(differences)).interval
     raw = standard_error(differences, clusters)
     if raw is None:
         return None
@@ -110,14 +133,14 @@ def detection_error(differences: FloatArray, clusters: IntArray | None = None) -
     a few items never look able to detect anything. None where there is no spread.
     """
     raw = standard_error(differences, clusters)
-    smoothed = _bonett_price(differences)[1] if _is_ternary(differences) else 0.0
+    smoothed = _bonett_price(*_discordant(differences))[1] if _is_ternary(differences) else 0.0
     largest = max(raw or 0.0, smoothed)
     return largest or None
 
 
 def minimum_detectable(stderr: float) -> float:
     """The smallest true difference that a two-sided test at 5 % finds with 80 % power: (1.960 + 0.842) stderr."""
-    return _DETECTION_FACTOR * stderr
+    return DETECTION_FACTOR * stderr
 
 
 def normal_interval(centre: float, stderr: float) -> Interval:
@@ -134,10 +157,15 @@ def _is_ternary(differences: FloatArray) -> bool:
     return bool(np.all((differences == 0) | (np.abs(differences) == 1)))
 
 
-def _bonett_price(differences: FloatArray) -> Interval:
+def _discordant(differences: FloatArray) -> tuple[int, int, int]:
+    gained, lost = (int(np.count_nonzero(differences == sign)) for sign in (1, -1))
+    return gained, lost, len(differences)
+
+
+def _bonett_price(num_gained: int, num_lost: int, num_items: int) -> Interval:
     """Centre and standard error of the difference of two paired proportions, smoothed."""
-    total = len(differences) + 2
-    gained, lost = ((np.count_nonzero(differences == sign) + 1) / total for sign in (1, -1))
+    total = num_items + 2
+    gained, lost = (num_gained + 1) / total, (num_lost + 1) / total
     return gained - lost, math.sqrt((gained + lost - (gained - lost) ** 2) / total)
 
 

@@ -28,7 +28,7 @@ def keyed_generator(*key: object) -> np.random.Generator:
 
 
 def bootstrap_means(sums: FloatArray, sizes: FloatArray, *, key: str) -> FloatArray:
-    """Means of resampled units, (NUM_RESAMPLES, num_columns).
+    """Means of resampled units, (num_columns, NUM_RESAMPLES).
 
     `sums`: (num_units, num_columns), the sum of each unit's scores; `sizes`: (num_units,), how many each has. Units are
     drawn with replacement, the same ones for every column. The deviations from the mean are widened by
@@ -51,12 +51,12 @@ def bootstrap_means(sums: FloatArray, sizes: FloatArray, *, key: str) -> FloatAr
         drawn_sizes: npt.NDArray[Any] = weights @ sizes
         columns.append((weights.astype(dtype) @ scores) / drawn_sizes[:, None])
     deviations = np.concatenate(columns).astype(np.float64) - means
-    widened: FloatArray = means + deviations * np.sqrt(num_units / max(num_units - 1, 1))
-    return widened
+    widened = means + deviations * np.sqrt(num_units / max(num_units - 1, 1))
+    return np.ascontiguousarray(widened.T)
 
 
 def sign_flipped_means(sums: FloatArray, num_items: int, *, key: str) -> FloatArray:
-    """Sums of scores under random signs over the number of items, (NUM_SIGN_FLIPS, num_columns).
+    """Sums of scores under random signs over the number of items, (num_columns, NUM_SIGN_FLIPS).
 
     The signs are the same for every column, so that the difference of two columns is their mean paired difference with
     its units' signs flipped: the null distribution of the paired permutation test.
@@ -69,8 +69,8 @@ def sign_flipped_means(sums: FloatArray, num_items: int, *, key: str) -> FloatAr
         return generator.integers(0, 2, size=(num, len(sums)), dtype=np.int8) * np.int8(2) - np.int8(1)
 
     columns = [drawn.astype(dtype) @ scores for drawn in _in_chunks(signs, NUM_SIGN_FLIPS, len(sums))]
-    flipped: FloatArray = np.concatenate(columns).astype(np.float64) / num_items
-    return flipped
+    flipped = np.concatenate(columns).astype(np.float64) / num_items
+    return np.ascontiguousarray(flipped.T)
 
 
 def percentile_interval(replicates: FloatArray) -> Interval | None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reports.statistics.intervals import (
+    DETECTION_FACTOR,
     FloatArray,
     IntArray,
     Interval,
@@ -24,11 +25,12 @@ from reports.statistics.intervals import (
     mean_interval,
     minimum_detectable,
     normal_interval,
+    paired_proportions,
     standard_error,
     standard_error_of_average,
 )
-from reports.statistics.resampling import bootstrap_means, percentile_interval, sign_flipped_means
-from reports.statistics.significance import MAX_ENUMERATED, mcnemar, sign_flip_p_value
+from reports.statistics.resampling import NUM_SIGN_FLIPS, bootstrap_means, percentile_interval, sign_flipped_means
+from reports.statistics.significance import mcnemar, sign_flip_p_value
 
 Key = tuple[str, ...]
 Test = Literal["mcnemar", "permutation"]
@@ -87,11 +89,13 @@ class ScoreMatrix:
         self.task = task
         self.clusters = clusters
         self._places = {name: index for index, name in enumerate(scores)}
-        matrix = np.column_stack(list(scores.values()))
-        self._is_binary = is_binary(matrix)
+        self._is_binary = all(is_binary(column) for column in scores.values())
         # A byte per score: the zeros and ones of a large study fit in memory.
-        self._scores: npt.NDArray[np.uint8] | FloatArray = matrix.astype(np.uint8) if self._is_binary else matrix
-        self.num_items = len(matrix)
+        kept = np.uint8 if self._is_binary else np.float64
+        self._scores: npt.NDArray[np.uint8] | FloatArray = np.array(
+            [column.astype(kept) for column in scores.values()]
+        ).T
+        self.num_items = len(self._scores)
 
     def __contains__(self, key: Key) -> bool:
         return all(name in self._places for name in key)
@@ -114,45 +118,59 @@ class ScoreMatrix:
 
         McNemar's exact test for independent 0/1 scores, else the paired permutation test that flips whole clusters.
         """
+        discordant = self._discordant(key, reference)
+        if discordant is not None:
+            return _compare_proportions(*discordant, self.num_items)
         differences = self.scores(key) - self.scores(reference)
-        higher, lower = int(np.count_nonzero(differences > 0)), int(np.count_nonzero(differences < 0))
-        contributions = self.contributions(key, reference)
-        is_mcnemar = self._is_binary and self.clusters is None and len(key) == len(reference) == 1
-        p_value = mcnemar(higher, lower) if is_mcnemar else _permutation([self], key, reference)
         error = detection_error(differences, self.clusters)
         return Comparison(
             difference=float(differences.mean()),
             stderr=standard_error(differences, self.clusters),
             interval=difference_interval(differences, self.clusters),
-            test="mcnemar" if is_mcnemar else "permutation",
-            p_value=p_value,
+            test="permutation",
+            p_value=_permutation([self], key, reference),
             minimum_detectable=None if error is None else minimum_detectable(error),
             num_items=self.num_items,
-            num_units=len(contributions),
-            num_higher=higher,
-            num_lower=lower,
+            num_units=len(self._by_unit(differences)),
+            num_higher=int(np.count_nonzero(differences > 0)),
+            num_lower=int(np.count_nonzero(differences < 0)),
         )
 
     def contributions(self, key: Key, reference: Key) -> FloatArray:
-        """What each item, or cluster, adds to the difference of the means."""
+        """What items, or clusters, add to the difference of the means; those that add nothing may be left out."""
+        discordant = self._discordant(key, reference)
+        if discordant is not None:
+            return np.repeat([1.0 / self.num_items, -1.0 / self.num_items], discordant)
         return self._by_unit(self.scores(key) - self.scores(reference)) / self.num_items
-
-    def detection_error(self, key: Key, reference: Key) -> float | None:
-        """The standard error that decides what difference can be detected."""
-        return detection_error(self.scores(key) - self.scores(reference), self.clusters)
 
     def bootstrap(self, key: Key) -> FloatArray:
         """Bootstrap replicates of the mean; paired with those of the other variants."""
-        replicates: FloatArray = self._bootstrap[:, [self._places[name] for name in key]].mean(axis=1)
+        replicates = self._mean_of(self._bootstrap, key)
         return np.clip(replicates, 0.0, 1.0) if self._is_binary else replicates
 
     def flipped_difference(self, key: Key, reference: Key) -> FloatArray:
         """Mean paired differences under random signs."""
-        one, other = (
-            self._flipped[:, [self._places[name] for name in names]].mean(axis=1) for names in (key, reference)
-        )
-        difference: FloatArray = one - other
-        return difference
+        return self._mean_of(self._flipped, key) - self._mean_of(self._flipped, reference)
+
+    def _mean_of(self, replicates: FloatArray, key: Key) -> FloatArray:
+        rows = [replicates[self._places[name]] for name in key]
+        mean: FloatArray = rows[0] if len(rows) == 1 else np.mean(rows, axis=0)
+        return mean
+
+    def _discordant(self, key: Key, reference: Key) -> tuple[int, int] | None:
+        """On how many items the one is right and the other wrong, and the reverse; None unless that says everything."""
+        if not self._is_binary or self.clusters is not None or len(key) != 1 or len(reference) != 1:
+            return None
+        one, other = self._places[key[0]], self._places[reference[0]]
+        both = self._both_right[one, other]
+        return int(self._both_right[one, one] - both), int(self._both_right[other, other] - both)
+
+    @cached_property
+    def _both_right(self) -> npt.NDArray[np.float32]:
+        # Counts below 2^24 are exact in float32.
+        scores = self._scores.astype(np.float32)
+        counts: npt.NDArray[np.float32] = scores.T @ scores
+        return counts
 
     @cached_property
     def _bootstrap(self) -> FloatArray:
@@ -192,18 +210,18 @@ class AverageScores:
         """The paired comparison of two averages: the permutation test over the items of all tasks together."""
         each = [task.compare(key, reference) for task in self._tasks]
         difference = math.fsum(comparison.difference for comparison in each) / len(each)
-        error = standard_error_of_average([task.detection_error(key, reference) for task in self._tasks])
+        detectable = standard_error_of_average([comparison.minimum_detectable for comparison in each])
         interval = percentile_interval(self.bootstrap(key) - self.bootstrap(reference))
-        if interval is None and error is not None:
+        if interval is None and detectable is not None:
             # No pair is discordant: no resample differs, which does not make the two the same.
-            interval = normal_interval(difference, error)
+            interval = normal_interval(difference, detectable / DETECTION_FACTOR)
         return Comparison(
             difference=difference,
             stderr=standard_error_of_average([comparison.stderr for comparison in each]),
             interval=interval,
             test="permutation",
             p_value=_permutation(self._tasks, key, reference),
-            minimum_detectable=None if error is None else minimum_detectable(error),
+            minimum_detectable=detectable,
             num_items=sum(comparison.num_items for comparison in each),
             num_units=sum(comparison.num_units for comparison in each),
             num_higher=sum(comparison.num_higher for comparison in each),
@@ -219,9 +237,26 @@ def change_interval(replicates: FloatArray, reference: FloatArray, *, higher_is_
     return percentile_interval(change if higher_is_better else -change)
 
 
+def _compare_proportions(num_gained: int, num_lost: int, num_items: int) -> Comparison:
+    found = paired_proportions(num_gained, num_lost, num_items)
+    return Comparison(
+        difference=found.difference,
+        stderr=found.stderr,
+        interval=found.interval,
+        test="mcnemar",
+        p_value=mcnemar(num_gained, num_lost),
+        minimum_detectable=minimum_detectable(found.detection_error),
+        num_items=num_items,
+        num_units=num_items,
+        num_higher=num_gained,
+        num_lower=num_lost,
+    )
+
+
 def _permutation(tasks: Sequence[ScoreMatrix], key: Key, reference: Key) -> float:
+    def flipped() -> FloatArray:
+        differences: FloatArray = np.mean([task.flipped_difference(key, reference) for task in tasks], axis=0)
+        return differences
+
     contributions = np.concatenate([task.contributions(key, reference) for task in tasks]) / len(tasks)
-    if np.count_nonzero(contributions) <= MAX_ENUMERATED:
-        return sign_flip_p_value(contributions, None)
-    flipped: FloatArray = np.mean([task.flipped_difference(key, reference) for task in tasks], axis=0)
-    return sign_flip_p_value(contributions, flipped)
+    return sign_flip_p_value(contributions, flipped, NUM_SIGN_FLIPS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import special
@@ -22,12 +22,12 @@ def mcnemar(num_gained: int, num_lost: int) -> float:
     return min(1.0, 2.0 * float(special.bdtr(min(num_gained, num_lost), total, 0.5))) if total else 1.0
 
 
-def sign_flip_p_value(contributions: FloatArray, flipped: FloatArray | None) -> float:
+def sign_flip_p_value(contributions: FloatArray, flipped: Callable[[], FloatArray], num_flips: int) -> float:
     """The two-sided paired permutation test of a sum: how often random signs give one as far from zero.
 
     `contributions`: what each unit (item or cluster) adds to the difference. Up to `MAX_ENUMERATED` that are not zero,
-    all sign patterns are enumerated, and the p-value is exact. Beyond, `flipped` are sums under random signs, and
-    p = (1 + number as far) / (1 + number of sums). That cannot fall below 1 / (1 + number of sums), which a correction
+    all sign patterns are enumerated, and the p-value is exact. Beyond, `flipped` gives `num_flips` sums under random
+    signs, and p = (1 + number as far) / (1 + num_flips). That cannot fall below 1 / (1 + num_flips), which a correction
     for many tests would take for weak evidence; so the smaller of it and Hoeffding's bound on the exact p-value,
     2 exp(-sum^2 / (2 sum of squares)) (1963, theorem 2), is returned.
     """
@@ -37,9 +37,11 @@ def sign_flip_p_value(contributions: FloatArray, flipped: FloatArray | None) -> 
         return 1.0
     if len(acting) <= MAX_ENUMERATED:
         return float(np.mean(np.abs(_all_signed_sums(acting)) >= observed))
-    assert flipped is not None
-    sampled = (1 + int(np.count_nonzero(np.abs(flipped) >= observed))) / (1 + len(flipped))
-    return min(sampled, 2.0 * math.exp(-(observed**2) / (2.0 * float(acting @ acting))))
+    bound = 2.0 * math.exp(-(observed**2) / (2.0 * float(np.square(acting).sum())))
+    if bound * (1 + num_flips) <= 1.0:
+        return bound
+    num_as_far = int(np.count_nonzero(np.abs(flipped()) >= observed))
+    return min(bound, (1 + num_as_far) / (1 + num_flips))
 
 
 def _all_signed_sums(values: FloatArray) -> FloatArray:

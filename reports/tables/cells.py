@@ -58,6 +58,7 @@ class Cells:
             for variant_id in dict.fromkeys(variant_id for row in rows for variant_id in row.variant_ids)
             for column in layout.columns
         }
+        self._scores: dict[tuple[Key, Parts], TableCell] = {}
         self._comparisons: dict[tuple[Key, Parts], Comparison] = {}
         self._best: dict[tuple[Key, Parts], bool] = {}
 
@@ -106,8 +107,10 @@ class Cells:
 
     def score(self, row: RowSource, parts: Parts) -> TableCell:
         """A task's score or an average by itself, with its uncertainty."""
-        cells = [self._over_tasks((variant_id,), parts) for variant_id in row.variant_ids]
-        return cells[0] if len(cells) == 1 else self._over_seeds(row, cells, parts)
+        if (row.key, parts) not in self._scores:
+            cells = [self._over_tasks((variant_id,), parts) for variant_id in row.variant_ids]
+            self._scores[row.key, parts] = cells[0] if len(cells) == 1 else self._over_seeds(row, cells, parts)
+        return self._scores[row.key, parts]
 
     def _task_cell(self, variant_id: str, column: TaskColumn) -> TableCell:
         entry = self._layout.entries.get((variant_id, column))

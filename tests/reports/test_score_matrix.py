@@ -65,7 +65,7 @@ def test_the_bootstrap_draws_whole_clusters(generator: np.random.Generator) -> N
 def test_sign_flips_have_the_variance_of_a_random_walk(generator: np.random.Generator) -> None:
     differences = generator.normal(0.0, 1.0, 200)
     flipped = sign_flipped_means(np.column_stack([differences, np.zeros(200)]), 200, key="x")
-    walk = flipped[:, 0] - flipped[:, 1]
+    walk = flipped[0] - flipped[1]
     assert float(walk.std()) == pytest.approx(math.sqrt(float(differences @ differences)) / 200, rel=0.05)
     assert float(walk.mean()) == pytest.approx(0.0, abs=4 * float(walk.std()) / math.sqrt(len(walk)))
 
