@@ -246,7 +246,8 @@ class _ColumnLayout:
     def _extra(self, shown: ShownCell) -> str:
         if not self.extra:
             return ""
-        return rf"\ ({shown.extra})" if shown.extra else rf"\phantom{{\ ({self.extra})}}"
+        text = rf"\rlap{{\ ({shown.extra})}}" if shown.extra else ""
+        return text + rf"\phantom{{\ ({self.extra})}}"
 
 
 def _widest(texts: Iterable[str]) -> str:

@@ -201,7 +201,7 @@ class Cells:
 
     def _compare(self, row: RowSource, parts: Parts) -> Comparison | None:
         reference = self._reference(row)
-        if row.kind == "noise_floor" or reference is None or not self._is_comparable(row, reference, parts):
+        if reference is None or not self._is_comparable(row, reference, parts):
             return None
         comparison = self._evidence.compare(parts, row.key, reference.key)
         return comparison.scaled(self._scale(parts)) if comparison else None
@@ -257,6 +257,8 @@ class Cells:
         nothing = TableCell(status="missing", cell_ids=cell.cell_ids, reference_cell_ids=base.cell_ids)
         if cell.value is None and is_task:
             return cell
+        if is_task and cell.status == "partial":
+            return replace(nothing, notes=(self._notes.add("no difference: a seed has no score", cell.cell_ids),))
         if cell.value is None or cell.status != "done":
             return nothing
         if base.value is None or base.status != "done":

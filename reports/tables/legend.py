@@ -38,7 +38,7 @@ def legend(
         moderate, significant = SEVERITY_MARKS["moderate"], SEVERITY_MARKS["significant"]
         lines.append(f"Severity: {moderate} moderate, {significant} significant; {SEVERITY_RULE}.")
     if any(cell.status == "partial" for row in rows for cell in row.cells):
-        lines.append("(k/n): an average over only k of its n tasks; it has no drop and no severity.")
+        lines.append("(k/n): an average over only k of its n tasks (or seeds); it has no drop and no severity.")
     if evidence.is_there:
         lines += _intervals(evidence, columns)
         lines += _best(spec, rows)

@@ -228,7 +228,10 @@ def test_a_table_of_the_best_is_bold_and_shows_intervals_and_stars_in_every_prin
         "-13.6‡",
     ]
     latex = latex_table(table)
-    assert r"\qstudybest{\qstudynumber{2.1}{76.0}}{\scriptsize\ [66.7, 83.3]\ (sd 0.5)}" in latex
+    assert (
+        r"\qstudybest{\qstudynumber{2.1}{76.0}}{\scriptsize\ [66.7, 83.3]\rlap{\ (sd 0.5)}\phantom{\ (sd 0.5)}}"
+        in latex
+    )
     assert r"\qstudynumber{-2.1}{-12.0}{\scriptsize\ [$-$18.5, $-$5.5]}\qstudymark{$\ast$}" in latex
     assert r"\qstudyshade{significant}\qstudynumber{-2.1}{-13.6}\qstudymark{$\ddagger$}" in latex
     printed = _printed(table, 120)
@@ -247,6 +250,16 @@ def test_a_table_of_the_best_is_bold_and_shows_intervals_and_stars_in_every_prin
         "13",
     )
     assert json.loads(json_tables([table], {}))["tables"][0]["rows"][0]["cells"][1]["comparison"]["num_lower"] == 13
+
+
+def test_a_long_complaint_is_cut_in_what_people_read_and_whole_in_the_data(cell_row: Any, failed_row: Any) -> None:
+    words = "no & more % of _this_ " * 5000
+    table = build_study_table([cell_row(scheme="fp16", method="none"), failed_row(failure_message=words)])
+    assert len(words) > 100_000
+    for text in (markdown_notes(table), latex_table(table), terminal_notes(table)):
+        assert f"(cut, {len(words) + len('failed (oom_gpu): ')} characters)" in text
+        assert len(text) < 5000
+    assert words in csv_tables([table])
 
 
 def test_numbers_of_a_latex_column_take_the_same_room(cell_row: Any) -> None:

@@ -13,6 +13,7 @@ from reports.statistics import (
     AverageScores,
     ScoreMatrix,
     change_interval,
+    difference_interval,
     keyed_generator,
     mcnemar,
     standard_error,
@@ -89,6 +90,7 @@ def test_zeros_and_ones_are_compared_by_mcnemar_on_the_items(generator: np.rando
     assert found.p_value == pytest.approx(stats.binomtest(higher, higher + lower).pvalue, rel=1e-10)
     assert found.difference == pytest.approx(float(one.mean() - other.mean()), rel=1e-12)
     assert found.stderr == pytest.approx(float((one - other).std(ddof=1)) / math.sqrt(300), rel=1e-12)
+    assert found.interval == pytest.approx(difference_interval(one - other), rel=1e-12)
     assert found.minimum_detectable == pytest.approx(2.801585 * (found.stderr or 0.0), rel=0.02)
 
 

@@ -337,6 +337,11 @@ def test_a_mean_without_one_of_its_seeds_says_so_and_is_compared_with_nothing(st
     study.store.record_cell([failed_row(variant_id="rtn1", method="rtn", seeds="[1]")])
     mean = _cell(study.table(), ("tiny", "w4a4", "rtn (mean of 2 seeds)"), "facts")
     assert (mean.status, mean.coverage, mean.comparison, mean.drop) == ("partial", (1, 2), None, None)
+    differences = study.table("differences")
+    difference = _cell(differences, ("tiny", "w4a4", "rtn (mean of 2 seeds)"), "facts")
+    assert (difference.value, difference.status) == (None, "missing")
+    texts = {footnote.number: footnote.text for footnote in differences.footnotes}
+    assert texts[difference.notes[0]] == "no difference: a seed has no score"
 
 
 def test_a_study_without_item_scores_has_no_intervals_no_tests_and_nothing_bold(cell_row: Any) -> None:
