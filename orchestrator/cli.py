@@ -219,11 +219,19 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", envvar="QSTUDY_OUTPUT", help="A folder. [default: STUDY/report]")
     ] = None,
+    tables: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table",
+            envvar="QSTUDY_TABLE",
+            help="A table that ships, or a spec file (YAML). Repeatable. [default: main, differences]",
+        ),
+    ] = None,
 ) -> None:
     """Write the tables of a study."""
     from orchestrator.reporting import write_study_report
 
-    for path in write_study_report(study, formats.split(","), output):
+    for path in write_study_report(study, formats.split(","), output, tables or ()):
         typer.echo(path)
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from grids import GridError
 from grids.errors import unknown_name
 from orchestrator.study_directory import StudyDirectory
-from reports import REPORT_FORMATS, TableOrder, build_report, write_report
+from reports import DEFAULT_TABLES, REPORT_FORMATS, TableOrder, build_report, write_report
 from reports.terminal import terminal_notes, terminal_table
 
 PIPE_WIDTH = 200
@@ -82,25 +82,32 @@ def study_status(folder: Path) -> Status:
     return Status(description["name"], folder, variants, failures)
 
 
-def write_study_report(folder: Path, formats: Sequence[str], output: Path | None) -> list[Path]:
-    """Write a study's tables. Raises GridError for a folder without results, or an unknown format."""
+def write_study_report(
+    folder: Path, formats: Sequence[str], output: Path | None, tables: Sequence[str] = ()
+) -> list[Path]:
+    """Write the given tables of a study, or the usual ones.
+
+    Raises GridError for a folder without results, an unknown format, or a table that cannot be made.
+    """
     for name in formats:
         if name not in REPORT_FORMATS:
             raise GridError(unknown_name("format", name, REPORT_FORMATS), key="--format")
-    return _write(StudyDirectory.existing(folder), formats, output)
+    return _write(StudyDirectory.existing(folder), formats, output, tables or DEFAULT_TABLES)
 
 
 def print_report(directory: StudyDirectory) -> bool:
     """Write report.md and report.tex, print the table. True if every applicable cell of the grid is done."""
     status = study_status(directory.root)
-    paths = _write(directory, ("markdown", "latex"), None) if directory.store.cells() else []
+    paths = _write(directory, ("markdown", "latex"), None, DEFAULT_TABLES) if directory.store.cells() else []
     if paths:
         # A pipe has no width of its own, and a table cut to 80 columns would lose the tasks.
         console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
         expected = directory.description()["cells"]
-        report = build_report(directory.store, study=status.name, expected=expected, order=_order(expected))
-        console.print(terminal_table(report.table, max_width=console.width))
-        if notes := terminal_notes(report.table):
+        report = build_report(
+            directory.store, study=status.name, expected=expected, order=_order(expected), tables=DEFAULT_TABLES[:1]
+        )
+        console.print(terminal_table(report.tables[0], max_width=console.width))
+        if notes := terminal_notes(report.tables[0]):
             console.print(notes, markup=False, highlight=False)
     told = Console(stderr=True)
     for path in paths:
@@ -112,7 +119,7 @@ def print_report(directory: StudyDirectory) -> bool:
     return status.is_complete
 
 
-def _write(directory: StudyDirectory, formats: Sequence[str], output: Path | None) -> list[Path]:
+def _write(directory: StudyDirectory, formats: Sequence[str], output: Path | None, tables: Sequence[str]) -> list[Path]:
     expected = directory.description()["cells"]
     try:
         return write_report(
@@ -121,8 +128,11 @@ def _write(directory: StudyDirectory, formats: Sequence[str], output: Path | Non
             expected=expected,
             order=_order(expected),
             formats=formats,
+            tables=tables,
             out_dir=output,
         )
+    except GridError:
+        raise
     except ValueError as error:
         raise GridError(str(error), file=str(directory.root)) from error
 

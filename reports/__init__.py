@@ -4,44 +4,46 @@ Reads and writes results; never imports torch, Ray, transformers or lm-eval, so 
 none of them, and never runs or plans anything.
 """
 
+from reports.items import ItemLibrary, ItemScores, score_matrices
 from reports.report import PRINTERS, Report, build_report, write_report
 from reports.schemas import CELLS, SAMPLES, SCORES, VARIANTS, TableSchema
-from reports.statistics import (
-    SEVERITY_RULE,
-    Severity,
-    mean,
-    relative_change,
-    severity,
-    standard_error,
-    standard_error_of_average,
-)
 from reports.store import NewerSchemaError, ResultStore
-from reports.tables import Table, TableCell, TableOrder, TableRow, build_study_table
+from reports.tables import (
+    DEFAULT_TABLES,
+    Table,
+    TableCell,
+    TableOrder,
+    TableRow,
+    TableSpec,
+    build_study_table,
+    read_table_spec,
+    table_names,
+)
 
 REPORT_FORMATS = tuple(PRINTERS)
 
 __all__ = [
     "CELLS",
+    "DEFAULT_TABLES",
     "REPORT_FORMATS",
     "SAMPLES",
     "SCORES",
-    "SEVERITY_RULE",
     "VARIANTS",
+    "ItemLibrary",
+    "ItemScores",
     "NewerSchemaError",
     "Report",
     "ResultStore",
-    "Severity",
     "Table",
     "TableCell",
     "TableOrder",
     "TableRow",
     "TableSchema",
+    "TableSpec",
     "build_report",
     "build_study_table",
-    "mean",
-    "relative_change",
-    "severity",
-    "standard_error",
-    "standard_error_of_average",
+    "read_table_spec",
+    "score_matrices",
+    "table_names",
     "write_report",
 ]

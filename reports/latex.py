@@ -1,12 +1,16 @@
-"""Tables in LaTeX: booktabs and multirow, for pdfLaTeX on a plain TeX Live."""
+"""Tables in LaTeX: booktabs and multirow, numbers aligned by siunitx where it is loaded; for a plain TeX Live."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
+from reports.latex_text import escape_latex
 from reports.plain_text import NOTE_LENGTH, one_line
-from reports.tables import Column, ShownCell, Table, TableRow, show_cell
+from reports.statistics import Severity
+from reports.tables import Column, ShownCell, Table, TableCell, TableRow, show_cell
 
 PACKAGES = ("booktabs", "multirow", "graphicx")
 # A float does not break over pages; a table with more rows is set as several.
@@ -16,71 +20,63 @@ _MAX_NATURAL_COLUMNS = 7
 # With more columns than this the report's page is turned.
 _MAX_PORTRAIT_COLUMNS = 9
 
-# Only what every text font has, in the old encoding (OT1) and in T1, without packages or fonts beyond the base.
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"$\$$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "`": r"\`{}",
-    "±": r"$\pm$",
-    "†": r"$\dagger$",
-    "‡": r"$\ddagger$",
-    "\ufffd": "?",
-}
-_MARKS = {"": "", "†": r"\rlap{\textsuperscript{$\dagger$}}", "‡": r"\rlap{\textsuperscript{$\ddagger$}}"}
-_LETTERS = frozenset(chr(code) for code in range(0xC0, 0x100)) - frozenset("\u00d7\u00f7\u00d0\u00de\u00f0\u00fe")
+# Tints that differ in lightness, so that they stay apart in grey and for any colour vision.
+_TINTS: dict[Severity, str] = {"moderate": "1.000,0.925,0.750", "significant": "0.960,0.720,0.530"}
+_SHADING = "Shaded: light where moderate, dark where significant."
+# In a document without siunitx, or without colours, a table is only a little plainer.
+_COMMANDS = "\n".join(
+    [
+        r"\providecommand{\qstudynumber}[2]{\ifdefined\tablenum"
+        r"\tablenum[table-format=#1,retain-explicit-plus,detect-weight]{#2}\else\ensuremath{#2}\fi}",
+        r"\providecommand{\qstudybest}[1]{{\bfseries\ifdefined\tablenum\else\boldmath\fi #1}}",
+        r"\providecommand{\qstudymark}[1]{\makebox[0.6em][l]{\textsuperscript{#1}}}",
+        r"\providecommand{\qstudyshade}[1]{\ifdefined\cellcolor\cellcolor{qstudy#1}\fi}",
+        *(rf"\ifdefined\definecolor\definecolor{{qstudy{name}}}{{rgb}}{{{tint}}}\fi" for name, tint in _TINTS.items()),
+    ]
+)
+_MARKS = {"": "", "†": r"$\dagger$", "‡": r"$\ddagger$", "*": r"$\ast$"}
+_NUMBER = re.compile(r"[+-]?(\d+)(?:\.(\d+))?")
 
 
-def escape_latex(text: str) -> str:
-    """Text that LaTeX shows as it is; a character that pdfLaTeX has no glyph for is shown as its code point."""
-    # Two hyphens in a row would print as a dash, two commas in T1 as a low quotation mark.
-    escaped = "".join(_SPECIAL.get(character) or _glyph(character) for character in one_line(text))
-    return escaped.replace("--", "-{}-").replace("--", "-{}-").replace(",,", ",{},")
+def latex_table(table: Table) -> str:
+    """The table as one or more floats for a document that loads `PACKAGES`; to be taken in by \\input.
 
-
-def _glyph(character: str) -> str:
-    if character < "\x7f" or character in _LETTERS:
-        return character
-    return f"[U+{ord(character):04X}]"
-
-
-def latex_table(table: Table, *, label: str = "tab:qstudy-main") -> str:
-    """The table as one or more floats for a document that loads `PACKAGES`; to be taken in by \\input."""
+    It also takes siunitx for the alignment of numbers and xcolor with the option table for the shading, if the document
+    loads them. Its label is tab:qstudy-NAME.
+    """
     pages = _pages(table.rows)
+    layouts = [_ColumnLayout.of(table, index) for index in range(len(table.columns))]
     floats = []
     for index, rows in enumerate(pages):
         caption = table.title if index == 0 else f"{table.title} (continued)"
         notes = _notes(table) if index == len(pages) - 1 else []
-        floats.append(_float(table, rows, caption, label if index == 0 else f"{label}-{index + 1}", notes))
-    needs = ", ".join(PACKAGES)
-    return f"% Needs the packages {needs}.\n" + "\n".join(floats)
+        label = f"tab:qstudy-{table.name}" + (f"-{index + 1}" if index else "")
+        floats.append(_float(table, rows, layouts, caption, label, notes))
+    needs = f"% Needs the packages {', '.join(PACKAGES)}; uses siunitx and xcolor (option table) where they are loaded."
+    return f"{needs}\n{_COMMANDS}\n" + "\n".join(floats)
 
 
-def latex_document(table: Table, *, paragraphs: Sequence[tuple[str, str]] = ()) -> str:
-    """A small document of its own with the table in it; `paragraphs` are (heading, plain text) set after it."""
-    num_columns = len(table.label_titles) + len(table.columns)
+def latex_document(tables: Sequence[Table], *, paragraphs: Sequence[tuple[str, str]] = ()) -> str:
+    """A small document of its own with the tables in it; `paragraphs` are (heading, plain text) set after them."""
+    num_columns = max(len(table.label_titles) + len(table.columns) for table in tables)
     landscape = ",landscape" if num_columns > _MAX_PORTRAIT_COLUMNS else ""
     packages = "\n".join(f"\\usepackage{{{package}}}" for package in PACKAGES)
     text = "\n\n".join(f"\\paragraph{{{escape_latex(heading)}}} {escape_latex(body)}" for heading, body in paragraphs)
+    floats = "\n".join(
+        f"% ---- as in tables/{table.name}.tex\n{latex_table(table)}\\clearpage\n% ---- end of the table\n"
+        for table in tables
+    )
     return (
         "\\documentclass[10pt]{article}\n"
         "\\usepackage[utf8]{inputenc}\n"
+        "\\usepackage[table]{xcolor}\n"
         f"\\usepackage[a4paper{landscape},margin=18mm]{{geometry}}\n"
         f"{packages}\n"
+        "\\IfFileExists{siunitx.sty}{\\usepackage{siunitx}}{}\n"
         "\\setlength{\\parindent}{0pt}\n"
         "\\begin{document}\n"
         "\\sloppy\n"
-        f"% ---- the table, as in tables/main.tex\n{latex_table(table)}\n% ---- end of the table\n\n"
+        f"{floats}\n"
         f"{text}\n"
         "\\end{document}\n"
     )
@@ -101,8 +97,15 @@ def _pages(rows: Sequence[TableRow]) -> list[list[TableRow]]:
     return pages
 
 
-def _float(table: Table, rows: Sequence[TableRow], caption: str, label: str, notes: Sequence[str]) -> str:
-    tabular = _tabular(table, rows)
+def _float(
+    table: Table,
+    rows: Sequence[TableRow],
+    layouts: Sequence[_ColumnLayout],
+    caption: str,
+    label: str,
+    notes: Sequence[str],
+) -> str:
+    tabular = _tabular(table, rows, layouts)
     if len(table.label_titles) + len(table.columns) > _MAX_NATURAL_COLUMNS:
         # Only ever shrunk: a table that fits keeps its size.
         fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
@@ -123,21 +126,19 @@ def _float(table: Table, rows: Sequence[TableRow], caption: str, label: str, not
     return "\n".join([*lines, r"\end{table*}"]) + "\n"
 
 
-def _tabular(table: Table, rows: Sequence[TableRow]) -> str:
+def _tabular(table: Table, rows: Sequence[TableRow], layouts: Sequence[_ColumnLayout]) -> str:
     num_labels = len(table.label_titles)
-    lines = [rf"\begin{{tabular}}{{{'l' * num_labels}{_alignment(table.columns)}}}", r"\toprule", *_header(table)]
+    alignment = "l" * num_labels + "r" * len(table.columns)
+    lines = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", *_header(table)]
     above: TableRow | None = None
     for index, row in enumerate(rows):
         lines += _rule(above, row, num_labels + len(table.columns))
-        shown = (show_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True))
-        lines.append(" & ".join([*_labels(rows, index), *map(_cell_text, shown)]) + r" \\")
+        cells = (
+            layout.text(cell, column) for layout, cell, column in zip(layouts, row.cells, table.columns, strict=True)
+        )
+        lines.append(" & ".join([*_labels(rows, index), *cells]) + r" \\")
         above = row
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
-
-
-def _alignment(columns: Sequence[Column]) -> str:
-    """Right-aligned columns; those with a severity mark keep room for it at their right."""
-    return "".join("r@{\\hspace{3.5\\tabcolsep}}" if column.kind == "drop" else "r" for column in columns)
 
 
 def _header(table: Table) -> list[str]:
@@ -149,12 +150,13 @@ def _header(table: Table) -> list[str]:
         groups.append(rf"\multicolumn{{{count}}}{{c}}{{{escape_latex(group)}}}")
         rules.append(rf"\cmidrule(lr){{{first}-{first + count - 1}}}")
         first += count
-    titles = [escape_latex(title) for title in (*table.label_titles, *(column.title for column in table.columns))]
+    titles = [escape_latex(title) for title in table.label_titles]
+    titles += [rf"\multicolumn{{1}}{{c}}{{{escape_latex(column.title)}}}" for column in table.columns]
     return [" & ".join(groups) + r" \\", " ".join(rules), " & ".join(titles) + r" \\"]
 
 
 def _rule(above: TableRow | None, row: TableRow, num_columns: int) -> list[str]:
-    """A full rule between models, a partial one between the blocks of a model."""
+    """A full rule between models (or what stands first), a partial one between the blocks of one."""
     if above is None or above.labels[0] != row.labels[0]:
         return [r"\midrule"]
     return [] if above.block == row.block else [rf"\cmidrule(l){{2-{num_columns}}}"]
@@ -178,19 +180,96 @@ def _labels(rows: Sequence[TableRow], index: int) -> list[str]:
     return texts
 
 
-def _cell_text(shown: ShownCell) -> str:
-    text = shown.number
-    if text[:1] in ("+", "-") and len(text) > 1:
-        text = f"${text[0]}${text[1:]}"
-    elif text == "-":
-        text = "--"
-    text += rf"{{\scriptsize\,$\pm$\,{shown.stderr}}}" if shown.stderr else ""
-    text += rf"{{\scriptsize\ ({shown.coverage})}}" if shown.coverage else ""
-    return text + _MARKS[shown.mark] + (rf"\textsuperscript{{{shown.notes}}}" if shown.notes else "")
+@dataclass(frozen=True)
+class _ColumnLayout:
+    """What the cells of a column need room for, so that right-aligned cells have their decimal points in one line."""
+
+    number_format: str
+    stderr: str
+    bounds: tuple[str, str]
+    extra: str
+    has_marks: bool
+
+    @classmethod
+    def of(cls, table: Table, index: int) -> _ColumnLayout:
+        column = table.columns[index]
+        shown = [cell for row in table.rows if (cell := show_cell(row.cells[index], column)).is_number]
+        numbers = [match for cell in shown if (match := _NUMBER.fullmatch(cell.number))]
+        sign = "-" if any(match[0][0] in "+-" for match in numbers) else ""
+        whole = max((len(match[1]) for match in numbers), default=1)
+        fraction = max((len(match[2] or "") for match in numbers), default=0)
+        intervals = [cell.interval for cell in shown if cell.interval]
+        return cls(
+            number_format=f"{sign}{whole}.{fraction}",
+            stderr=_widest(cell.stderr for cell in shown),
+            bounds=(_widest(low for low, _ in intervals), _widest(high for _, high in intervals)),
+            extra=_widest(cell.extra for cell in shown),
+            has_marks=any(cell.mark for cell in shown),
+        )
+
+    def text(self, cell: TableCell, column: Column) -> str:
+        """A cell of the column."""
+        shown = show_cell(cell, column)
+        notes = rf"\textsuperscript{{{shown.notes}}}" if shown.notes else ""
+        if not shown.is_number:
+            word = "--" if shown.number == "-" else escape_latex(shown.number)
+            return rf"\multicolumn{{1}}{{c}}{{{word}{notes}}}" if word or notes else ""
+        number = self._number(shown)
+        beside = self._stderr(shown) + self._interval(shown) + self._extra(shown)
+        number += rf"{{\scriptsize{beside}}}" if beside else ""
+        number += rf"\qstudymark{{{_MARKS[shown.mark]}}}" if self.has_marks else ""
+        number += rf"\rlap{{{notes}}}" if notes else ""
+        shade = cell.severity if column.is_shaded and cell.severity in _TINTS else None
+        return rf"\qstudyshade{{{shade}}}{number}" if shade else number
+
+    def _number(self, shown: ShownCell) -> str:
+        if not _NUMBER.fullmatch(shown.number):
+            return escape_latex(shown.number)
+        number = rf"\qstudynumber{{{self.number_format}}}{{{shown.number}}}"
+        return rf"\qstudybest{{{number}}}" if shown.is_best else number
+
+    def _stderr(self, shown: ShownCell) -> str:
+        if not self.stderr:
+            return ""
+        text = rf"\,$\pm$\,{shown.stderr}"
+        return text + _missing(shown.stderr, self.stderr) if shown.stderr else rf"\phantom{{\,$\pm$\,{self.stderr}}}"
+
+    def _interval(self, shown: ShownCell) -> str:
+        if not self.bounds[0]:
+            return ""
+        if not shown.interval:
+            return rf"\phantom{{\ [{_minus(self.bounds[0])}, {_minus(self.bounds[1])}]}}"
+        (low, high), (widest_low, widest_high) = shown.interval, self.bounds
+        before, after = _missing(low, widest_low), _missing(high, widest_high)
+        return rf"\ {before}[{_minus(low)}, {_minus(high)}]{after}"
+
+    def _extra(self, shown: ShownCell) -> str:
+        if not self.extra:
+            return ""
+        text = rf"\rlap{{\ ({shown.extra})}}" if shown.extra else ""
+        return text + rf"\phantom{{\ ({self.extra})}}"
+
+
+def _widest(texts: Iterable[str]) -> str:
+    """A text as wide as any of these: the most digits, with a minus if one has it."""
+    found = [text for text in texts if text]
+    sign = "-" if any(text.startswith("-") for text in found) else ""
+    return sign + max((text.removeprefix("-") for text in found), key=len, default="")
+
+
+def _missing(text: str, widest: str) -> str:
+    """Invisible characters that make a number as wide as the widest."""
+    sign = r"\phantom{$-$}" if widest.startswith("-") and not text.startswith("-") else ""
+    return sign + r"\phantom{0}" * (len(widest.removeprefix("-")) - len(text.removeprefix("-")))
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "$-$")
 
 
 def _notes(table: Table) -> list[str]:
-    lines = [escape_latex(line) for line in (*table.legend, *table.remarks)]
+    legend = [*table.legend, _SHADING] if any(column.is_shaded for column in table.columns) else table.legend
+    lines = [escape_latex(line) for line in (*legend, *table.remarks)]
     for footnote in table.footnotes:
         lines.append(rf"\textsuperscript{{{footnote.number}}}\,{escape_latex(one_line(footnote.text, NOTE_LENGTH))}")
     return lines

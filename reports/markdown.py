@@ -79,10 +79,10 @@ def _footnotes(table: Table) -> list[str]:
 
 
 def _column_title(column: Column) -> str:
-    return escape_markdown(column.title if column.kind == "task" else f"{column.group} {column.title}")
+    return escape_markdown(column.title if column.is_task else f"{column.group} {column.title}")
 
 
 def _cell_text(shown: ShownCell) -> str:
-    text = f"{shown.number} ± {shown.stderr}" if shown.stderr else shown.number
-    text += f" ({shown.coverage})" if shown.coverage else ""
-    return text + shown.mark + (f" \\[{shown.notes}\\]" if shown.notes else "")
+    number = f"**{shown.number}**" if shown.is_best else shown.number
+    text = escape_markdown(shown.text).replace(shown.number, number, 1)
+    return text + escape_markdown(shown.mark) + (f" \\[{shown.notes}\\]" if shown.notes else "")

@@ -1,8 +1,8 @@
-"""The report of a study: its table with everything that a reader needs to trust it, in several formats."""
+"""The report of a study: its tables with everything that a reader needs to trust them, in several formats."""
 
 from __future__ import annotations
 
-import difflib
+import math
 import os
 import uuid
 from collections import Counter
@@ -11,22 +11,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grids.errors import GridError, unknown_name
+from reports.items import ItemLibrary
 from reports.latex import latex_document, latex_table
 from reports.markdown import escape_markdown, markdown_notes, markdown_table
 from reports.plain_text import one_line
 from reports.provenance import Provenance, merge_provenance
 from reports.schemas import Row
 from reports.store import ResultStore
-from reports.tables import REFERENCE_SCHEME, Table, TableOrder, build_study_table, model_labels
-from reports.tidy import csv_table, json_table
+from reports.tables import (
+    DEFAULT_TABLES,
+    REFERENCE_SCHEME,
+    Table,
+    TableOrder,
+    TableSpec,
+    build_study_table,
+    model_labels,
+    read_table_spec,
+)
+from reports.tidy import csv_tables, json_tables
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A table and the facts around it; `state` counts the cells that are done, failed, missing and not applicable."""
+    """Tables and the facts around them; `state` counts the cells that are done, failed, missing and not applicable."""
 
     study: str
-    table: Table
+    tables: tuple[Table, ...]
     state: dict[str, int]
     models: tuple[str, ...]
     num_items: int
@@ -37,9 +48,9 @@ class Report:
     def summary(self) -> list[str]:
         """What was run, a line each."""
         states = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in self.state.items() if count)
-        labels = [row.labels for row in self.table.rows if not row.is_reference]
-        schemes = ", ".join(dict.fromkeys([REFERENCE_SCHEME, *(scheme for _, scheme, _ in labels)]))
-        methods = ", ".join(dict.fromkeys(method for _, _, method in labels)) or "none"
+        rows = [row for table in self.tables for row in table.rows if not row.is_reference]
+        schemes = ", ".join(dict.fromkeys([REFERENCE_SCHEME, *(row.names["scheme"] for row in rows)]))
+        methods = ", ".join(dict.fromkeys(row.names["method"] for row in rows)) or "none"
         lines = [
             f"Models: {', '.join(self.models)}",
             f"Schemes: {schemes}",
@@ -59,50 +70,72 @@ def build_report(
     study: str,
     expected: Sequence[Row] | None = None,
     order: TableOrder | None = None,
+    tables: Sequence[str] = DEFAULT_TABLES,
 ) -> Report:
     """The report of what is in the store; `expected` and `order` as for `build_study_table`.
 
-    Raises ValueError where the store has nothing to show.
+    `tables`: names of specs that ship, or files. Raises ValueError where the store has nothing to show, and GridError
+    for a spec that is unknown, wrong, or does not fit the study.
     """
+    specs = [read_table_spec(name) for name in dict.fromkeys(tables)]
+    _check_names(specs)
     cells = store.cells()
     variants = store.variants()
     if not cells and not (variants and expected):
         raise ValueError(f"no results in {store.results_dir}: run the study first (qstudy run)")
-    table = build_study_table(cells, order, expected, variants=variants)
-    cell_ids = table.cell_ids
+    library = ItemLibrary(store)
+    made = tuple(
+        build_study_table(cells, order, expected, spec=spec, variants=variants, matrices=library.matrices)
+        for spec in specs
+    )
+    cell_ids = frozenset().union(*(table.cell_ids for table in made))
     shown = [row for row in cells if row["cell_id"] in cell_ids]
+    done = {row["cell_id"]: row["num_items"] or 0 for row in shown if row["status"] == "done"}
     return Report(
         study=study,
-        table=table,
-        state=_state(table, expected or ()),
-        models=_model_names(table, [*(expected or ()), *shown]),
-        num_items=sum({row["cell_id"]: row["num_items"] or 0 for row in shown if row["status"] == "done"}.values()),
+        tables=made,
+        state=_state(cells, variants, expected),
+        models=_model_names(made, [*(expected or ()), *shown]),
+        num_items=sum(done.values()),
         provenance=merge_provenance(shown),
         files_set_aside=tuple(str(path.relative_to(store.results_dir)) for path in store.files_set_aside()),
     )
 
 
-def _model_names(table: Table, rows: Sequence[Row]) -> tuple[str, ...]:
-    """The models in the table's order, hub ids in full; of a folder only its name, for paths say nothing elsewhere."""
+def _check_names(specs: Sequence[TableSpec]) -> None:
+    names = [spec.name for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise GridError(f"two tables are named {name!r}, and would be written to one file; give one another name")
+
+
+def _model_names(tables: Sequence[Table], rows: Sequence[Row]) -> tuple[str, ...]:
+    """The models in the tables' order, hub ids in full; of a folder only its name, for paths say nothing elsewhere."""
     labels = model_labels(row["model"] for row in rows)
-    place = {label: index for index, label in reversed(list(enumerate(row.labels[0] for row in table.rows)))}
-    shown = sorted((name for name in labels if labels[name] in place), key=lambda name: place[labels[name]])
+    shown = dict.fromkeys(row.names["model"] for table in tables for row in table.rows)
     return tuple(labels[name] if name.startswith(("/", ".")) else name for name in shown)
 
 
-def _state(table: Table, expected: Sequence[Row]) -> dict[str, int]:
-    """How many of the study's cells are in which state; what has no row because it does not apply is counted too."""
+def _state(cells: Sequence[Row], variants: Sequence[Row], expected: Sequence[Row] | None) -> dict[str, int]:
+    """How many of the study's cells are in which state."""
+    stored: dict[str, list[Row]] = {}
+    for row in cells:
+        stored.setdefault(row["cell_id"], []).append(row)
+    failed_variants = {row["variant_id"] for row in variants if row["status"] == "failed"}
     count = Counter(
-        cell.status
-        for row in table.rows
-        for cell, column in zip(row.cells, table.columns, strict=True)
-        if column.kind == "task" and (cell.cell_ids or cell.status == "missing")
-    )
-    cell_ids = table.cell_ids
-    count["not_applicable"] += sum(
-        bool(cell.get("not_applicable")) and cell["cell_id"] not in cell_ids for cell in expected
+        _cell_state(stored.get(cell["cell_id"], []), cell, failed_variants)
+        for cell in ([rows[0] for rows in stored.values()] if expected is None else expected)
     )
     return {name: count[name] for name in ("done", "failed", "missing", "not_applicable")}
+
+
+def _cell_state(rows: Sequence[Row], cell: Row, failed_variants: set[str]) -> str:
+    if rows:
+        primary = next((row for row in rows if row["is_primary"]), None)
+        return "done" if primary is not None and math.isfinite(primary["value"]) else "failed"
+    if cell.get("not_applicable"):
+        return "not_applicable"
+    return "failed" if cell["variant_id"] in failed_variants else "missing"
 
 
 def write_report(
@@ -112,22 +145,21 @@ def write_report(
     expected: Sequence[Row] | None = None,
     order: TableOrder | None = None,
     formats: Sequence[str] = ("markdown", "latex", "csv", "json"),
+    tables: Sequence[str] = DEFAULT_TABLES,
     out_dir: Path | None = None,
 ) -> list[Path]:
     """Write a study's report below `out_dir` (default: `study_dir/report`) and return the files, in order.
 
-    `markdown` gives report.md, `latex` report.tex (a document of its own) and tables/main.tex (the bare table), `csv`
-    report.csv, `json` report.json. Raises ValueError for an unknown format, and for a study without results, before
-    anything is written.
+    `markdown` gives report.md, `latex` report.tex (a document of its own) and tables/NAME.tex (each bare table), `csv`
+    report.csv, `json` report.json. `tables` as for `build_report`. Raises ValueError for an unknown format, and for a
+    study without results, GridError for a table spec that cannot be used, before anything is written.
     """
     study_dir = Path(study_dir)
     for name in formats:
         if name not in PRINTERS:
-            near = difflib.get_close_matches(name, PRINTERS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"unknown report format {name!r}; formats are {', '.join(PRINTERS)}{hint}")
+            raise ValueError(unknown_name("report format", name, PRINTERS))
     report = build_report(
-        store or ResultStore(study_dir), study=study_dir.resolve().name, expected=expected, order=order
+        store or ResultStore(study_dir), study=study_dir.resolve().name, expected=expected, order=order, tables=tables
     )
     out_dir = study_dir / "report" if out_dir is None else Path(out_dir)
     texts = {path: text for name in dict.fromkeys(formats) for path, text in PRINTERS[name](report).items()}
@@ -143,13 +175,15 @@ def _markdown(report: Report) -> dict[str, str]:
         f"# Study {escape_markdown(report.study)}",
         "## What was run",
         summary,
-        f"## {escape_markdown(report.table.title)}",
-        markdown_table(report.table),
-        markdown_notes(report.table),
+        *(part for table in report.tables for part in _markdown_section(table)),
         "## Provenance",
         provenance,
     ]
     return {"report.md": "\n\n".join(parts) + "\n"}
+
+
+def _markdown_section(table: Table) -> list[str]:
+    return [f"## {escape_markdown(table.title)}", markdown_table(table), markdown_notes(table)]
 
 
 def _latex(report: Report) -> dict[str, str]:
@@ -158,13 +192,13 @@ def _latex(report: Report) -> dict[str, str]:
         ("Provenance.", ". ".join(report.provenance.sentences()) + "."),
     ]
     return {
-        "report.tex": latex_document(report.table, paragraphs=paragraphs),
-        "tables/main.tex": latex_table(report.table),
+        "report.tex": latex_document(report.tables, paragraphs=paragraphs),
+        **{f"tables/{table.name}.tex": latex_table(table) for table in report.tables},
     }
 
 
 def _csv(report: Report) -> dict[str, str]:
-    return {"report.csv": csv_table(report.table)}
+    return {"report.csv": csv_tables(report.tables)}
 
 
 def _json(report: Report) -> dict[str, str]:
@@ -176,7 +210,7 @@ def _json(report: Report) -> dict[str, str]:
         "provenance": report.provenance.as_json(),
         "files_set_aside": report.files_set_aside,
     }
-    return {"report.json": json_table(report.table, facts)}
+    return {"report.json": json_tables(report.tables, facts)}
 
 
 PRINTERS: dict[str, Callable[[Report], dict[str, str]]] = {

@@ -135,13 +135,15 @@ SAMPLES = _table(
 # One row per (item, filter, metric): what paired tests and flips are made from.
 SCORES = _table(
     "scores",
-    1,
+    2,
     [
         _required("cell_id", pa.string()),
         _required("doc_id", pa.int64()),
         _required("filter", pa.string()),
         _required("metric", pa.string()),
         _required("value", pa.float64()),
+        # Version 2: what the item shares with others, such as a passage or a subject; standard errors allow for it.
+        pa.field("cluster", pa.string()),
     ],
 )
 

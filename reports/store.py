@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reports.schemas import CELLS, SAMPLES, SCORES, STATUSES, VARIANTS, Row, TableSchema, conform, to_arrow
@@ -113,6 +114,10 @@ class ResultStore:
         """The scores of a cell's items, in the order they were recorded."""
         return self._read_rows(SCORES, _existing(self._file(SCORES, cell_id)))
 
+    def score_table(self, cell_id: str) -> pa.Table | None:
+        """The same as an Arrow table, for statistics over many cells; None where nothing is recorded."""
+        return self._read(SCORES, self._file(SCORES, cell_id), None)
+
     def samples(self, cell_id: str) -> list[dict[str, Any]]:
         """A cell's samples, ordered by `request_index`; of a request that was appended twice, the later row."""
         rows = self._read_rows(SAMPLES, _parquet_files(self.samples_folder(cell_id)), within=cell_id)
@@ -169,7 +174,7 @@ class ResultStore:
                 table = file.read(use_threads=False)
             version = _version(schema, table, path)
             table = conform(schema, table, version=version)
-            keys = set(table[schema.key].to_pylist())
+            keys = set(pc.unique(table[schema.key]).to_pylist())
         except NewerSchemaError:
             raise
         except FileNotFoundError:
@@ -205,10 +210,8 @@ class ResultStore:
 def _version(schema: TableSchema, table: pa.Table, path: Path) -> int:
     if "schema_version" not in table.column_names:
         raise ValueError("it has no column schema_version")
-    versions = {int(version) for version in table["schema_version"].to_pylist() if version is not None} or {
-        schema.version
-    }
-    newest = max(versions)
+    versions = pc.unique(table["schema_version"]).to_pylist()
+    newest = max((int(version) for version in versions if version is not None), default=schema.version)
     if newest > schema.version:
         raise NewerSchemaError(
             f"{path}: schema version {newest} of table {schema.name!r} is newer than version {schema.version}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich import box
 from rich.table import Table as RichTable
@@ -20,13 +21,13 @@ _PADDING = 3
 def terminal_table(table: Table, *, max_width: int | None = None) -> RichTable:
     """The table for a rich console, made to fit `max_width` characters.
 
-    What does not fit is left out, standard errors first, then columns (tasks that an average sums up, then drops); the
+    What does not fit is left out, errors first, then columns (tasks that an average sums up, then drops); the
     caption says so.
     """
-    with_stderr = max_width is None or _width(table, range(len(table.columns)), with_stderr=True) <= max_width
-    shown = _fitting(table, max_width, with_stderr=with_stderr)
+    with_errors = max_width is None or _width(table, range(len(table.columns)), with_errors=True) <= max_width
+    shown = _fitting(table, max_width, with_errors=with_errors)
     grid = RichTable(
-        title=Text(one_line(table.title)), caption=_caption(table, shown, with_stderr), box=box.SIMPLE_HEAD
+        title=Text(one_line(table.title)), caption=_caption(table, shown, with_errors), box=box.SIMPLE_HEAD
     )
     for title in table.label_titles:
         grid.add_column(Text(one_line(title)), no_wrap=True, vertical="bottom")
@@ -34,7 +35,7 @@ def terminal_table(table: Table, *, max_width: int | None = None) -> RichTable:
         grid.add_column(Text(_header(table.columns[index])), justify="right", no_wrap=True)
     above: tuple[str, ...] = ()
     for place, row in enumerate(table.rows):
-        cells = (_styled(row.cells[index], table.columns[index], with_stderr=with_stderr) for index in shown)
+        cells = (_styled(row.cells[index], table.columns[index], with_errors=with_errors) for index in shown)
         ends_model = place + 1 < len(table.rows) and table.rows[place + 1].labels[0] != row.labels[0]
         grid.add_row(*_labels(row.labels, above), *cells, end_section=ends_model)
         above = row.labels
@@ -55,50 +56,50 @@ def _labels(labels: tuple[str, ...], above: tuple[str, ...]) -> list[Text]:
 
 
 def _header(column: Column) -> str:
-    return one_line(column.title) if column.kind == "task" else f"{one_line(column.group)}\n{column.title}"
+    return one_line(column.title) if column.is_task else f"{one_line(column.group)}\n{column.title}"
 
 
-def _plain(cell: TableCell, column: Column, *, with_stderr: bool) -> str:
+def _plain(cell: TableCell, column: Column, *, with_errors: bool) -> str:
     shown = show_cell(cell, column)
-    text = f"{shown.number} ± {shown.stderr}" if shown.stderr and with_stderr else shown.number
-    text += f" ({shown.coverage})" if shown.coverage else ""
-    return text + shown.mark + (f" [{shown.notes}]" if shown.notes else "")
+    if not with_errors:
+        shown = replace(shown, stderr="", interval=None)
+    return shown.text + shown.mark + (f" [{shown.notes}]" if shown.notes else "")
 
 
-def _styled(cell: TableCell, column: Column, *, with_stderr: bool) -> Text:
-    text = _plain(cell, column, with_stderr=with_stderr)
+def _styled(cell: TableCell, column: Column, *, with_errors: bool) -> Text:
+    text = _plain(cell, column, with_errors=with_errors)
     if cell.status == "failed":
         return Text(text, style="bold red", no_wrap=True)
-    if column.kind == "drop" and cell.severity:
-        return Text(text, style=_STYLES[cell.severity], no_wrap=True)
-    return Text(text, no_wrap=True)
+    styles = ["bold"] if cell.is_best else []
+    styles += [_STYLES[cell.severity]] if column.is_shaded and cell.severity else []
+    return Text(text, style=" ".join(styles), no_wrap=True)
 
 
-def _fitting(table: Table, max_width: int | None, *, with_stderr: bool) -> list[int]:
+def _fitting(table: Table, max_width: int | None, *, with_errors: bool) -> list[int]:
     """The columns to show: all that fit, the more summary ones first; at least one."""
     columns = table.columns
-    averaged = {column.group for column in columns if column.kind == "average"}
+    averaged = {column.group for column in columns if not column.is_task and len(column.tasks) > 1}
 
     def rank(index: int) -> tuple[bool, int, bool]:
         # A task that no average of its group sums up is a summary itself; a drop says less than its score.
         column = columns[index]
-        return column.kind == "task" and column.group in averaged, -len(column.tasks), column.kind == "drop"
+        return column.is_task and column.group in averaged, -len(column.tasks), column.kind in ("drop", "recovery")
 
     order = sorted(range(len(columns)), key=rank)
     shown: list[int] = []
     for index in order:
-        if not shown or max_width is None or _width(table, [*shown, index], with_stderr=with_stderr) <= max_width:
+        if not shown or max_width is None or _width(table, [*shown, index], with_errors=with_errors) <= max_width:
             shown.append(index)
     return sorted(shown)
 
 
-def _caption(table: Table, shown: Sequence[int], with_stderr: bool) -> Text | None:
+def _caption(table: Table, shown: Sequence[int], with_errors: bool) -> Text | None:
     if len(shown) < len(table.columns):
         return Text(f"{len(shown)} of {len(table.columns)} columns, for want of width; the report has all of them")
-    return None if with_stderr else Text("without standard errors, for want of width; the report has them")
+    return None if with_errors else Text("without errors, for want of width; the report has them")
 
 
-def _width(table: Table, shown: Sequence[int], *, with_stderr: bool) -> int:
+def _width(table: Table, shown: Sequence[int], *, with_errors: bool) -> int:
     """How wide the table is with these columns, when no text is wrapped."""
     widths = [
         max([len(title), *(len(one_line(row.labels[place])) for row in table.rows)])
@@ -106,6 +107,6 @@ def _width(table: Table, shown: Sequence[int], *, with_stderr: bool) -> int:
     ]
     for index in shown:
         column = table.columns[index]
-        cells = [len(_plain(row.cells[index], column, with_stderr=with_stderr)) for row in table.rows]
+        cells = [len(_plain(row.cells[index], column, with_errors=with_errors)) for row in table.rows]
         widths.append(max([*map(len, _header(column).splitlines()), *cells]))
     return sum(width + _PADDING for width in widths) + 1

@@ -1,36 +1,45 @@
-"""Tables as data, and the builder of the study's main table.
+"""Tables as data: specs of what they show, and the builder that fills them from a study's results.
 
-What stands in a table is decided here; how it looks is the printers' matter. No file is read or written here.
+What stands in a table is decided here; how it looks is the printers' matter. Only specs are read from files here.
 """
 
 from reports.tables.grid import REFERENCE_SCHEME, TableOrder, model_labels
 from reports.tables.model import (
     SEVERITY_MARKS,
+    SIGNIFICANT_MARK,
     CellStatus,
     Column,
     ColumnKind,
     Footnote,
+    RowKind,
     ShownCell,
     Table,
     TableCell,
     TableRow,
     show_cell,
 )
+from reports.tables.spec import DEFAULT_TABLES, TableSpec, read_table_spec, table_names
 from reports.tables.study import build_study_table
 
 __all__ = [
+    "DEFAULT_TABLES",
     "REFERENCE_SCHEME",
     "SEVERITY_MARKS",
+    "SIGNIFICANT_MARK",
     "CellStatus",
     "Column",
     "ColumnKind",
     "Footnote",
+    "RowKind",
     "ShownCell",
     "Table",
     "TableCell",
     "TableOrder",
     "TableRow",
+    "TableSpec",
     "build_study_table",
     "model_labels",
+    "read_table_spec",
     "show_cell",
+    "table_names",
 ]

@@ -1,19 +1,19 @@
-"""What a study table is laid out from: which cell of the study stands in which row and column, and why one does not."""
+"""What a table is laid out from: which cell of the study stands at which variant and task, and why one does not."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from reports.plain_text import words_of_json
+from grids.errors import GridError, unknown_name
 from reports.schemas import Row
+from reports.tables.spec import TableSpec, choose
 
 REFERENCE_SCHEME = "fp16"
-# What a full-precision row shows in place of a method.
-NO_METHOD = "-"
 DEFAULT_GROUPS = ("general", "math", "code")
 _EXPECTED_KEYS = ("cell_id", "variant_id", "model", "method_label", "scheme", "task", "task_group")
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
@@ -29,12 +29,23 @@ class TableOrder:
     tasks: tuple[str, ...] = ()
     groups: tuple[str, ...] = DEFAULT_GROUPS
 
+    def after(self, spec: TableSpec) -> TableOrder:
+        """This order where the spec's own says nothing."""
+        first = spec.order
+        return TableOrder(
+            models=(*first.models, *self.models),
+            schemes=(REFERENCE_SCHEME, *first.schemes, *self.schemes),
+            methods=(*first.methods, *self.methods),
+            tasks=(*first.tasks, *self.tasks),
+            groups=(*first.groups, *self.groups),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """One cell of the study: as the grid expects it, with what the store has for it.
 
-    `row` is the stored row of the primary metric, or of the failure; None where nothing is stored.
+    `row` is the stored row of the metric that is shown, or of the failure; None where nothing is stored.
     """
 
     cell_id: str
@@ -45,6 +56,7 @@ class Entry:
     task: str
     task_group: str
     num_fewshot: int | None
+    seed: int | None
     not_applicable: str | None
     row: Row | None
 
@@ -75,39 +87,37 @@ class TaskColumn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VariantRow:
-    """One variant, with the names that a reader sees."""
-
-    variant_id: str
-    model: str
-    scheme: str
-    method_label: str
-    seeds: str | None
-    labels: tuple[str, str, str]
-
-    @property
-    def is_reference(self) -> bool:
-        return self.scheme == REFERENCE_SCHEME
-
-
-@dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Rows, task columns, the entry at each crossing, and remarks on what was left out."""
+    """The cells of a table by variant, the task columns, the entry at each crossing, and remarks on what was left out.
 
-    rows: list[VariantRow]
+    `variants` has the entries of each variant; `order` the places of models, schemes and methods.
+    """
+
+    variants: Mapping[str, list[Entry]]
     columns: list[TaskColumn]
     entries: Mapping[tuple[str, TaskColumn], Entry]
+    places: Mapping[str, Mapping[str, int]]
     remarks: list[str] = field(default_factory=list)
 
-    def column_rows(self, column: TaskColumn) -> list[Row]:
-        """The stored rows of the primary metric in a column, failures left out."""
-        crossings = (self.entries.get((row.variant_id, column)) for row in self.rows)
-        return [entry.row for entry in crossings if entry and entry.row and entry.row["status"] == "done"]
+    def column_rows(self, column: TaskColumn) -> dict[str, Row]:
+        """The stored rows of a column by variant, failures left out."""
+        crossings = {variant_id: self.entries.get((variant_id, column)) for variant_id in self.variants}
+        return {
+            variant_id: entry.row
+            for variant_id, entry in crossings.items()
+            if entry and entry.row and entry.row["status"] == "done"
+        }
 
 
-def lay_out(cells: Sequence[Row], order: TableOrder, expected: Sequence[Row] | None) -> Layout:
-    """Where every cell stands. Raises ValueError for an expected cell without one of its keys."""
-    entries, remarks = _entries(cells, expected)
+def lay_out(cells: Sequence[Row], spec: TableSpec, order: TableOrder, expected: Sequence[Row] | None) -> Layout:
+    """Where every cell stands.
+
+    Raises ValueError for an expected cell without one of its keys, and GridError for a name or metric of the spec that
+    the study does not have.
+    """
+    order = order.after(spec)
+    entries, remarks = _entries(cells, spec, expected)
+    entries = _grouped(_chosen(entries, spec), spec)
     entries, unserved = _without_unserved_variants(entries)
     remarks += unserved
     # A cell without a result may come without its shots; that alone does not make another column.
@@ -125,48 +135,125 @@ def lay_out(cells: Sequence[Row], order: TableOrder, expected: Sequence[Row] | N
             )
         by_crossing[entry.variant_id, column] = entry
     is_listed = expected is not None
+    variants: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        variants[entry.variant_id].append(entry)
     return Layout(
-        rows=_ordered_rows(entries, order, is_listed),
-        columns=_ordered_columns(entries, {column for _, column in by_crossing}, order, is_listed),
+        variants=variants,
+        columns=_ordered_columns(entries, {column for _, column in by_crossing}, spec, order, is_listed),
         entries=by_crossing,
+        places={
+            "model": _positions(order.models, (entry.model for entry in entries), is_listed),
+            "scheme": _positions(order.schemes, (entry.scheme for entry in entries), is_listed),
+            "method": _positions(order.methods, (entry.method_label for entry in entries), is_listed),
+        },
         remarks=remarks,
     )
 
 
-def _entries(cells: Sequence[Row], expected: Sequence[Row] | None) -> tuple[list[Entry], list[str]]:
+def _entries(cells: Sequence[Row], spec: TableSpec, expected: Sequence[Row] | None) -> tuple[list[Entry], list[str]]:
     stored: dict[str, list[Row]] = defaultdict(list)
     for row in cells:
         stored[row["cell_id"]].append(row)
+    _check_metrics(cells, spec)
     if expected is None:
-        return [_entry(rows[0], _shown_row(rows)) for rows in stored.values()], []
+        return [_entry(rows[0], _shown_row(rows, spec)) for rows in stored.values()], []
     for index, cell in enumerate(expected):
         absent = [key for key in _EXPECTED_KEYS if key not in cell]
         if absent:
             raise ValueError(f"expected cell {index} has no {absent[0]!r}; it needs {', '.join(_EXPECTED_KEYS)}")
-    entries = [_entry(cell, _shown_row(stored.get(cell["cell_id"], []))) for cell in expected]
+    entries = [_entry(cell, _shown_row(stored.get(cell["cell_id"], []), spec)) for cell in expected]
     others = len(set(stored) - {cell["cell_id"] for cell in expected})
     remarks = [f"{others} cells of the store are not part of this grid and are not shown"] if others else []
     return entries, remarks
 
 
 def _entry(cell: Row, row: Row | None) -> Entry:
-    num_fewshot = cell.get("num_fewshot")
+    num_fewshot, seed = cell.get("num_fewshot"), cell.get("seed")
     return Entry(
         **{key: cell[key] for key in _EXPECTED_KEYS},
         num_fewshot=row["num_fewshot"] if num_fewshot is None and row else num_fewshot,
+        seed=_only_seed(row["seeds"]) if seed is None and row else seed,
         not_applicable=cell.get("not_applicable"),
         row=row,
     )
 
 
-def _shown_row(rows: Sequence[Row]) -> Row | None:
-    """The row of the primary metric or of the failure."""
-    for row in rows:
-        if row["status"] == "failed" or row["is_primary"]:
-            return row
+def _only_seed(seeds: str) -> int | None:
+    """The seed of a row's JSON list, where it is the only one."""
+    content = json.loads(seeds)
+    return int(content[0]) if isinstance(content, list) and len(content) == 1 else None
+
+
+def _shown_row(rows: Sequence[Row], spec: TableSpec) -> Row | None:
+    """The row of the metric that is shown (the primary one unless the spec says otherwise), or of the failure."""
     if not rows:
         return None
-    return {**rows[0], "status": "failed", "failure_kind": "error", "failure_message": "no metric is marked as primary"}
+    wanted = spec.metrics.get(rows[0]["task"])
+    for row in rows:
+        if row["status"] == "failed" or (row["is_primary"] if wanted is None else _is_metric(row, wanted)):
+            return row
+    message = "no metric is marked as primary" if wanted is None else f"the cell has no metric {wanted}"
+    return {**rows[0], "status": "failed", "failure_kind": "error", "failure_message": message}
+
+
+def _is_metric(row: Row, wanted: str) -> bool:
+    metric, separator, filter_ = wanted.partition(",")
+    return bool(row["metric"] == metric and (not separator or row["filter"] == filter_))
+
+
+def _check_metrics(cells: Sequence[Row], spec: TableSpec) -> None:
+    """Raises GridError for a metric that a task does not have, or has under several filters."""
+    for task, wanted in spec.metrics.items():
+        place = {"file": f"table {spec.name}", "key": f"metrics.{task}"}
+        known = {(row["metric"], row["filter"]) for row in cells if row["task"] == task and row["status"] == "done"}
+        if not known:
+            raise GridError(unknown_name("task", task, {row["task"] for row in cells}), **place)
+        names = {f"{metric},{filter_}" for metric, filter_ in known}
+        found = {name for name in names if name == wanted or name.partition(",")[0] == wanted}
+        if not found:
+            raise GridError(unknown_name(f"metric of task {task}", wanted, names), **place)
+        if len(found) > 1:
+            raise GridError(f"metric {wanted!r} has several filters; name one of {', '.join(sorted(found))}", **place)
+
+
+def _chosen(entries: list[Entry], spec: TableSpec) -> list[Entry]:
+    """The entries that `only` takes; those of full precision whatever scheme and method it names."""
+    if not entries:
+        return entries
+    quantized = [entry for entry in entries if entry.scheme != REFERENCE_SCHEME]
+    models = choose(
+        spec, "models", spec.only.models, (e.model for e in entries), model_labels(e.model for e in entries)
+    )
+    tasks = choose(spec, "tasks", spec.only.tasks, (entry.task for entry in entries), {})
+    schemes = choose(spec, "schemes", spec.only.schemes, (entry.scheme for entry in quantized), {})
+    methods = choose(spec, "methods", spec.only.methods, (entry.method_label for entry in quantized), {})
+    return [
+        entry
+        for entry in entries
+        if entry.model in models
+        and entry.task in tasks
+        and (entry.scheme == REFERENCE_SCHEME or (entry.scheme in schemes and entry.method_label in methods))
+    ]
+
+
+def _grouped(entries: list[Entry], spec: TableSpec) -> list[Entry]:
+    """The entries under the spec's groups; tasks of no group are left out. Raises GridError for a group of nothing."""
+    if spec.groups is None:
+        return entries
+    group_of: dict[str, str] = {}
+    tasks = {entry.task for entry in entries}
+    for index, group in enumerate(spec.groups):
+        place = {"file": f"table {spec.name}", "key": f"groups[{index}]"}
+        for task in group.tasks or ():
+            if task not in tasks:
+                raise GridError(unknown_name("task", task, tasks), **place)
+        listed = group.tasks or tuple(entry.task for entry in entries if entry.task_group == group.name)
+        if not listed:
+            raise GridError(unknown_name("group", group.name, {entry.task_group for entry in entries}), **place)
+        for task in listed:
+            group_of.setdefault(task, group.name)
+    return [replace(entry, task_group=group_of[entry.task]) for entry in entries if entry.task in group_of]
 
 
 def _without_unserved_variants(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
@@ -199,48 +286,11 @@ def _positions(listed: Sequence[str], seen: Iterable[str], is_listed: bool) -> d
     return {name: index for index, name in enumerate(dict.fromkeys([*listed, *rest]))}
 
 
-def _ordered_rows(entries: list[Entry], order: TableOrder, is_listed: bool) -> list[VariantRow]:
-    models = _positions(order.models, (entry.model for entry in entries), is_listed)
-    schemes = _positions((REFERENCE_SCHEME, *order.schemes), (entry.scheme for entry in entries), is_listed)
-    methods = _positions(order.methods, (entry.method_label for entry in entries), is_listed)
-    first = {entry.variant_id: entry for entry in reversed(entries)}
-    seeds = {entry.variant_id: entry.row.get("seeds") for entry in entries if entry.row is not None}
-    same: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for variant_id, entry in first.items():
-        same[entry.model, entry.scheme, entry.method_label].append(variant_id)
-    short = model_labels(entry.model for entry in entries)
-    rows = []
-    for variant_id, entry in first.items():
-        alike = same[entry.model, entry.scheme, entry.method_label]
-        method = NO_METHOD if entry.scheme == REFERENCE_SCHEME else entry.method_label
-        if len(alike) > 1:
-            method += f" ({_difference(variant_id, [seeds.get(other) for other in alike], seeds.get(variant_id))})"
-        rows.append(
-            VariantRow(
-                variant_id=variant_id,
-                model=entry.model,
-                scheme=entry.scheme,
-                method_label=entry.method_label,
-                seeds=seeds.get(variant_id),
-                labels=(short[entry.model], entry.scheme, method),
-            )
-        )
-    return sorted(
-        rows,
-        key=lambda row: (models[row.model], schemes[row.scheme], methods[row.method_label], row.labels, row.variant_id),
-    )
-
-
-def _difference(variant_id: str, all_seeds: list[str | None], seeds: str | None) -> str:
-    """What tells apart variants of one model, scheme and method: their seeds, else their ids."""
-    if seeds is None or None in all_seeds or len(set(all_seeds)) < len(all_seeds):
-        return f"variant {variant_id[:8]}"
-    return words_of_json(seeds)
-
-
 def _ordered_columns(
-    entries: list[Entry], columns: Iterable[TaskColumn], order: TableOrder, is_listed: bool
+    entries: list[Entry], columns: Iterable[TaskColumn], spec: TableSpec, order: TableOrder, is_listed: bool
 ) -> list[TaskColumn]:
-    groups = _positions(order.groups, (entry.task_group for entry in entries), is_listed)
-    tasks = _positions(order.tasks, (entry.task for entry in entries), is_listed)
+    first_groups = [group.name for group in spec.groups or ()]
+    first_tasks = [task for group in spec.groups or () for task in group.tasks or ()]
+    groups = _positions((*first_groups, *order.groups), (entry.task_group for entry in entries), is_listed)
+    tasks = _positions((*first_tasks, *order.tasks), (entry.task for entry in entries), is_listed)
     return sorted(columns, key=lambda column: (groups[column.group], tasks[column.task], column.num_fewshot or 0))

@@ -223,5 +223,5 @@ def test_reports_are_written_on_a_python_without_torch_and_ray(undisturbed: Path
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert written == {"report.md", "report.tex", "main.tex", "report.csv", "report.json"}
+    assert written == {"report.md", "report.tex", "main.tex", "differences.tex", "report.csv", "report.json"}
     assert (tmp_path / "report.md").read_text() == (undisturbed / "report" / "report.md").read_text()

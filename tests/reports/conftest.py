@@ -16,7 +16,7 @@ PROVENANCE = {
     "package_versions": json.dumps({"torch": "2.13.0", "lm-eval": "0.4.13"}),
     "git_revision": "0123abcd",
     "device": "cpu",
-    "seeds": json.dumps({"seed": 0}),
+    "seeds": json.dumps([0]),
     "config": json.dumps({"mc_num": 8}),
     "host": "somewhere",
 }

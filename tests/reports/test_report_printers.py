@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from reports import Table, build_study_table
-from reports.latex import MAX_ROWS, escape_latex, latex_document, latex_table
+from reports import Table, TableCell, TableRow, build_study_table
+from reports.latex import MAX_ROWS, PACKAGES, latex_document, latex_table
+from reports.latex_text import escape_latex
 from reports.markdown import escape_markdown, markdown_notes, markdown_table
 from reports.plain_text import one_line
+from reports.statistics import Comparison
+from reports.tables import Column
 from reports.terminal import terminal_notes, terminal_table
-from reports.tidy import csv_table, json_table
+from reports.tidy import csv_tables, json_tables
 
 NASTY = "_a_ a_b % & # $x$ { } ~ ^ \\ < > | ``` [l](u) *b* -- \x1b[31m \x00 \u202egnp.exe é 表 😀\nnew\tline"
 
@@ -111,11 +114,11 @@ def test_latex_table_spans_blocks_with_multirow_and_escapes_labels(table: Table)
         r"\bottomrule",
         r"\multirow{4}{*}{a\_model} & fp16 & -",
         r"\multirow{2}{*}{w4a4} & gptq\_5\%",
-        r" &  & rtn\textbar{}x & 30.0",
-        r"$-$62.5\rlap{\textsuperscript{$\ddagger$}}",
-        r"$-$2.5\rlap{\textsuperscript{$\dagger$}}",
+        r" &  & rtn\textbar{}x & \qstudynumber{2.1}{30.0}{\scriptsize\,$\pm$\,5.0}",
+        r"\qstudyshade{significant}\qstudynumber{-2.1}{-62.5}\qstudymark{$\ddagger$}",
+        r"\qstudyshade{moderate}\qstudynumber{-2.1}{-2.5}\qstudymark{$\dagger$}",
         r"b\&c",
-        r"failed\textsuperscript{1}",
+        r"\multicolumn{1}{c}{failed\textsuperscript{1}}",
     ):
         assert needed in text
     rows = [line for line in text.splitlines() if line.endswith(r" \\")]
@@ -149,20 +152,124 @@ def test_a_block_longer_than_a_page_is_cut(cell_row: Any) -> None:
 
 
 def test_latex_document_is_complete_and_holds_the_bare_table(table: Table) -> None:
-    text = latex_document(table, paragraphs=[("Study a_b.", "50 % done & more")])
+    text = latex_document([table], paragraphs=[("Study a_b.", "50 % done & more")])
     assert text.startswith("\\documentclass")
     assert text.rstrip().endswith("\\end{document}")
     assert latex_table(table) in text
     assert r"\paragraph{Study a\_b.} 50 \% done \& more" in text
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def _compile(folder: Path, name: str) -> str:
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name]
+    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=60, check=False)
+    log = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, log[-2000:]
+    assert (folder / name).with_suffix(".pdf").stat().st_size > 1000
+    return log
+
+
+needs_tex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+
+
+@needs_tex
 def test_latex_document_compiles_with_nasty_text(table: Table, tmp_path: Path) -> None:
-    (tmp_path / "report.tex").write_text(latex_document(table, paragraphs=[(NASTY, NASTY)]), encoding="utf-8")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
-    assert (tmp_path / "report.pdf").stat().st_size > 1000
+    (tmp_path / "report.tex").write_text(latex_document([table], paragraphs=[(NASTY, NASTY)]), encoding="utf-8")
+    _compile(tmp_path, "report.tex")
+
+
+@needs_tex
+def test_tables_full_of_nasty_names_compile_in_a_document_of_ones_own_without_colours(
+    cell_row: Any, tmp_path: Path
+) -> None:
+    names = {"task": NASTY, "task_group": NASTY, "model": NASTY, "method_label": NASTY}
+    table = build_study_table(
+        [
+            cell_row(**names, scheme=scheme, variant_id=scheme, cell_id=scheme, value=value)
+            for scheme, value in (("fp16", 0.9), (NASTY, 0.5))
+        ]
+    )
+    (tmp_path / "main.tex").write_text(latex_table(table), encoding="utf-8")
+    packages = "".join(rf"\usepackage{{{name}}}" for name in PACKAGES)
+    text = rf"\documentclass{{article}}{packages}\begin{{document}}\input{{main}}\input{{main}}\end{{document}}"
+    (tmp_path / "paper.tex").write_text(text, encoding="utf-8")
+    _compile(tmp_path, "paper.tex")
+
+
+def test_a_table_of_the_best_is_bold_and_shows_intervals_and_stars_in_every_printer() -> None:
+    comparison = Comparison(
+        difference=-12.0,
+        stderr=3.0,
+        interval=(-18.5, -5.5),
+        test="mcnemar",
+        p_value=0.001,
+        adjusted_p=0.01,
+        minimum_detectable=8.4,
+        num_items=100,
+        num_units=100,
+        num_higher=1,
+        num_lower=13,
+    )
+    columns = (
+        Column(kind="task", title="facts", group="general", tasks=("facts",), is_task=True, uncertainty="interval"),
+        Column(kind="difference", title="diff", group="general", tasks=("facts",), uncertainty="interval"),
+        Column(kind="drop", title="drop %", group="general", tasks=("facts",), uncertainty="none", is_shaded=True),
+    )
+    cells = (
+        TableCell(value=76.0, interval=(66.7, 83.3), is_best=True, spread=0.5, cell_ids=("c1",)),
+        TableCell(value=-12.0, interval=(-18.5, -5.5), comparison=comparison, cell_ids=("c1",)),
+        TableCell(value=-13.6, severity="significant", cell_ids=("c1",)),
+    )
+    names = {"model": "tiny", "scheme": "w4a4", "method": "rtn"}
+    row = TableRow(labels=("tiny", "w4a4", "rtn"), cells=cells, names=names)
+    table = Table(name="t", title="T", label_titles=("Model", "Scheme", "Method"), columns=columns, rows=(row,))
+    assert _columns(markdown_table(table).splitlines()[2])[3:] == [
+        r"**76.0** \[66.7, 83.3\] (sd 0.5)",
+        r"-12.0 \[-18.5, -5.5\]\*",
+        "-13.6‡",
+    ]
+    latex = latex_table(table)
+    assert (
+        r"\qstudybest{\qstudynumber{2.1}{76.0}}{\scriptsize\ [66.7, 83.3]\rlap{\ (sd 0.5)}\phantom{\ (sd 0.5)}}"
+        in latex
+    )
+    assert r"\qstudynumber{-2.1}{-12.0}{\scriptsize\ [$-$18.5, $-$5.5]}\qstudymark{$\ast$}" in latex
+    assert r"\qstudyshade{significant}\qstudynumber{-2.1}{-13.6}\qstudymark{$\ddagger$}" in latex
+    printed = _printed(table, 120)
+    for text in ("76.0 [66.7, 83.3] (sd 0.5)", "-12.0 [-18.5, -5.5]*", "-13.6‡"):
+        assert text in printed
+    styled = Console(width=120, file=io.StringIO(), color_system="standard", force_terminal=True)
+    styled.print(terminal_table(table))
+    assert isinstance(styled.file, io.StringIO)
+    assert "\x1b[1m76.0" in styled.file.getvalue()
+    assert "\x1b[31m -13.6" in styled.file.getvalue()
+    line = list(csv.DictReader(io.StringIO(csv_tables([table]))))[1]
+    assert (line["test"], line["adjusted_p"], line["difference_low"], line["num_lower"]) == (
+        "mcnemar",
+        "0.01",
+        "-18.5",
+        "13",
+    )
+    assert json.loads(json_tables([table], {}))["tables"][0]["rows"][0]["cells"][1]["comparison"]["num_lower"] == 13
+
+
+def test_a_long_complaint_is_cut_in_what_people_read_and_whole_in_the_data(cell_row: Any, failed_row: Any) -> None:
+    words = "no & more % of _this_ " * 5000
+    table = build_study_table([cell_row(scheme="fp16", method="none"), failed_row(failure_message=words)])
+    assert len(words) > 100_000
+    for text in (markdown_notes(table), latex_table(table), terminal_notes(table)):
+        assert f"(cut, {len(words) + len('failed (oom_gpu): ')} characters)" in text
+        assert len(text) < 5000
+    assert words in csv_tables([table])
+
+
+def test_numbers_of_a_latex_column_take_the_same_room(cell_row: Any) -> None:
+    cells = [
+        cell_row(scheme="fp16", method="none", value=1.0, stderr=0.12),
+        cell_row(value=0.052, stderr=0.004),
+    ]
+    latex = latex_table(build_study_table(cells))
+    assert r"\qstudynumber{3.1}{100.0}{\scriptsize\,$\pm$\,12.0}" in latex
+    assert r"\qstudynumber{3.1}{5.2}{\scriptsize\,$\pm$\,0.4\phantom{0}}" in latex
 
 
 def _printed(table: Table, width: int) -> str:
@@ -191,7 +298,7 @@ def test_terminal_table_gives_up_errors_then_tasks_before_it_cuts_a_number(cell_
     assert "50.0 ± 5.0" in _printed(wide, 200)
     without_errors = _printed(wide, 120)
     assert "±" not in without_errors
-    assert "without standard errors" in without_errors
+    assert "without errors" in without_errors
     assert "task_5" in without_errors
     narrow = _printed(wide, 50)
     assert "drop %" in narrow
@@ -200,7 +307,7 @@ def test_terminal_table_gives_up_errors_then_tasks_before_it_cuts_a_number(cell_
 
 
 def test_csv_has_every_number_in_full(table: Table) -> None:
-    lines = list(csv.DictReader(io.StringIO(csv_table(table))))
+    lines = list(csv.DictReader(io.StringIO(csv_tables([table]))))
     assert len(lines) == len(table.rows) * len(table.columns)
     line = next(line for line in lines if line["method"] == "rtn|x" and line["kind"] == "task")
     assert float(line["value"]) == 30.0
@@ -212,7 +319,7 @@ def test_csv_has_every_number_in_full(table: Table) -> None:
 
 
 def test_json_has_the_whole_table(table: Table) -> None:
-    read = json.loads(json_table(table, {"study": "s"}))
+    read = json.loads(json_tables([table], {"study": "s"}))
     assert read["study"] == "s"
-    assert read["table"]["rows"][2]["cells"][0]["value"] == 30.0
-    assert read["table"]["footnotes"][0]["text"].endswith(NASTY)
+    assert read["tables"][0]["rows"][2]["cells"][0]["value"] == 30.0
+    assert read["tables"][0]["footnotes"][0]["text"].endswith(NASTY)

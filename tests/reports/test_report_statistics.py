@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from reports import mean, relative_change, severity, standard_error, standard_error_of_average
+from reports.statistics import mean, relative_change, severity, standard_error, standard_error_of_average
 
 
 def test_the_standard_error_of_zeros_and_ones_is_the_binomial_one() -> None:

@@ -248,7 +248,7 @@ def test_one_task_with_several_shots_has_a_column_for_each(cell_row: Any) -> Non
 def test_variants_that_differ_only_by_seed_have_rows_of_their_own_and_the_baseline_of_their_seed(cell_row: Any) -> None:
     cells = []
     for seed, base, value in ((0, 0.8, 0.4), (1, 0.5, 0.4)):
-        seeds = json.dumps({"seed": seed})
+        seeds = json.dumps([seed])
         cells.append(cell_row(scheme="fp16", method="none", variant_id=f"base{seed}", value=base, seeds=seeds))
         cells.append(cell_row(variant_id=f"rtn{seed}", value=value, seeds=seeds))
     table = build_study_table(cells)

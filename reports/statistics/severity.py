@@ -1,10 +1,7 @@
-"""What a table says about a number: its standard error, its change against full precision, how severe that is."""
+"""How large a change is: relative to full precision, and in the paper's three levels."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
 from typing import Literal
 
 Severity = Literal["negligible", "moderate", "significant"]
@@ -17,31 +14,6 @@ SEVERITY_RULE = (
 )
 # Two scores such as 0.50 and 0.48 differ by 4 % only up to binary rounding; a border must not turn on that.
 _BORDER_DIGITS = 9
-
-
-def mean(values: Sequence[float]) -> float:
-    """The arithmetic mean. Raises ValueError for no values."""
-    if not values:
-        raise ValueError("the mean of no values")
-    return math.fsum(values) / len(values)
-
-
-def standard_error(scores: Sequence[float]) -> float | None:
-    """The standard error of the mean of independent scores, s / sqrt(n) with s^2 over n - 1; None for fewer than two.
-
-    For 0/1 scores with mean p it is sqrt(p (1 - p) / (n - 1)), which lm-eval reports too.
-    """
-    if len(scores) < 2:
-        return None
-    return statistics.stdev(scores) / math.sqrt(len(scores))
-
-
-def standard_error_of_average(stderrs: Sequence[float | None]) -> float | None:
-    """The standard error of the plain average of independent numbers; None where one's own is unknown."""
-    known = [stderr for stderr in stderrs if stderr is not None and math.isfinite(stderr)]
-    if not known or len(known) < len(stderrs):
-        return None
-    return math.sqrt(math.fsum(stderr**2 for stderr in known)) / len(known)
 
 
 def relative_change(value: float, reference: float, *, higher_is_better: bool = True) -> float | None:
