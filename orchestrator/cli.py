@@ -74,6 +74,15 @@ BatchSize = Annotated[
         help="The most sequences of one forward; as many as suit the device unless given.",
     ),
 ]
+Shards = Annotated[
+    int | None,
+    typer.Option(
+        "--shards",
+        min=1,
+        envvar="QSTUDY_SHARDS",
+        help="Parts that each cell is split into; by its price unless given. The numbers are the same.",
+    ),
+]
 FailFast = Annotated[
     bool, typer.Option("--fail-fast", envvar="QSTUDY_FAIL_FAST", help="Stop at the first failed cell.")
 ]
@@ -130,6 +139,7 @@ def run(
     address: Address = None,
     workers: Workers = None,
     batch_size: BatchSize = None,
+    shards: Shards = None,
     limit: Limit = None,
     set_: Set = None,
     only: Only = None,
@@ -151,6 +161,7 @@ def run(
         address=address,
         num_workers=workers,
         batch_size=batch_size,
+        shards=shards,
         limit=limit,
         overrides=tuple(overrides),
         only=tuple(only or ()),

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from grids import Study, read_grid, resolve
+from grids import Cell, Study, read_grid, resolve
 from orchestrator.catalog import make_catalog
 from orchestrator.plan_view import summary
 from orchestrator.planning import Plan, make_plan
 from orchestrator.pools import Pool, RayPool
 from orchestrator.priced_plan import PricedPlan, price_plan
+from orchestrator.pricing import Pricer
 from orchestrator.progress import make_display
 from orchestrator.reporting import print_report
 from orchestrator.running import Run
+from orchestrator.scheduling import even_shards
 from orchestrator.study_directory import StudyDirectory
 from workers.artifacts import ArtifactStore
 from workers.units import WorkerSettings
@@ -30,6 +32,7 @@ class RunOptions:
     address: str | None = None
     num_workers: int | None = None
     batch_size: int | None = None
+    shards: int | None = None
     limit: int | None = None
     overrides: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
@@ -86,13 +89,28 @@ def run_grid(grid_file: Path, options: RunOptions, pool: Pool | None = None) -> 
         try:
             directory.describe(study, grid_file.read_text(encoding="utf-8"))
             with make_display(console, len(to_run), pool.slots) as display:
-                seconds_of = _priced(plan, directory).pricer.unit_seconds
-                Run(plan, directory, pool, display, seconds_of=seconds_of, fail_fast=options.fail_fast).execute()
+                pricer = _priced(plan, directory).pricer
+                Run(
+                    plan,
+                    directory,
+                    pool,
+                    display,
+                    seconds_of=pricer.unit_seconds,
+                    shards_of=_shards_of(to_run, pricer, options.shards, num_workers=len(pool.slots)),
+                    fail_fast=options.fail_fast,
+                ).execute()
         finally:
             pool.close()
     else:
         directory.describe(study, grid_file.read_text(encoding="utf-8"))
     return print_report(directory)
+
+
+def _shards_of(cells: Sequence[Cell], pricer: Pricer, given: int | None, *, num_workers: int) -> Callable[[Cell], int]:
+    if given is not None:
+        return lambda cell: given
+    total_seconds = sum(pricer.cell(cell).seconds for cell in cells)
+    return even_shards(lambda cell: pricer.cell(cell).seconds, total_seconds, num_workers)
 
 
 def worker_settings(directory: StudyDirectory, options: RunOptions) -> WorkerSettings:

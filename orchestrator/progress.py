@@ -19,7 +19,10 @@ from workers.units import Progress, QuantizeUnit, Unit
 
 def unit_label(unit: Unit) -> str:
     """What a unit does, in words."""
-    return f"quantize {unit.variant}" if isinstance(unit, QuantizeUnit) else str(unit.cell)
+    if isinstance(unit, QuantizeUnit):
+        return f"quantize {unit.variant}"
+    index, num_shards = unit.shard
+    return str(unit.cell) if num_shards == 1 else f"{unit.cell}, part {index + 1} of {num_shards}"
 
 
 class Display(Protocol):

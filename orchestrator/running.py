@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
+from grids import Cell
 from orchestrator.failures import Failure
 from orchestrator.planning import Plan
 from orchestrator.pools import Finished, Message, Pool, Slot
@@ -14,7 +16,7 @@ from orchestrator.recording import Recorder
 from orchestrator.scheduling import Scheduler
 from orchestrator.study_directory import StudyDirectory
 from workers.artifacts import ArtifactStore
-from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, Unit
+from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, ShardDone, Unit
 
 POLL_SECONDS = 1.0
 
@@ -38,15 +40,21 @@ class Run:
         display: Display,
         *,
         seconds_of: Callable[[Unit], float] = lambda unit: 1.0,
+        shards_of: Callable[[Cell], int] = lambda cell: 1,
         fail_fast: bool = False,
     ) -> None:
         artifacts = ArtifactStore(directory.artifact_dir)
         self._scheduler = Scheduler(
-            plan.to_run(), has_artifact=artifacts.has, seconds_of=seconds_of, num_workers=len(pool.slots)
+            plan.to_run(),
+            has_artifact=artifacts.has,
+            seconds_of=seconds_of,
+            shards_of=shards_of,
+            num_workers=len(pool.slots),
         )
         self._recorder = Recorder(directory)
         self._pool, self._display, self._fail_fast = pool, display, fail_fast
         self._units: dict[str, Unit] = {}
+        self._shards: defaultdict[str, list[ShardDone]] = defaultdict(list)
         self._results: dict[str, str | Failure] = {}
         self.outcome = Outcome()
 
@@ -79,8 +87,13 @@ class Run:
                 assert isinstance(unit, QuantizeUnit)
                 self._recorder.quantized(unit, message)
                 self._results[unit.unit_id] = f"{message.row['effective_bits']:.2f} bits per weight"
+            case ShardDone():
+                assert isinstance(unit, EvaluateUnit)
+                self._shards[unit.cell.cell_id].append(message)
+                self._results[unit.unit_id] = f"{message.num_requests} requests in {message.seconds:.1f} s"
             case Evaluated():
                 assert isinstance(unit, EvaluateUnit)
+                message = _with_shards(message, self._shards.pop(unit.cell.cell_id, []))
                 refusal = self._recorder.evaluated(unit, message, attempts=self._scheduler.attempts(unit))
                 self._results[unit.unit_id] = refusal or _shown_value(unit, message)
             case Finished():
@@ -91,8 +104,8 @@ class Run:
                 assert_never(message)
 
     def _finish(self, slot: Slot, unit: Unit) -> None:
-        self._scheduler.finished(unit)
-        result, num_cells = self._results.pop(unit.unit_id), int(isinstance(unit, EvaluateUnit))
+        num_cells = int(self._scheduler.finished(unit) is not None)
+        result = self._results.pop(unit.unit_id)
         if isinstance(result, Failure):
             self.outcome.num_failed += num_cells
             self._display.failed(slot, unit, result, num_cells=num_cells)
@@ -106,6 +119,15 @@ class Run:
         self._recorder.unit_failed(unit, failure, lost, attempts=attempts)
         self.outcome.num_failed += len(lost)
         self._display.failed(slot, unit, failure, num_cells=len(lost))
+
+
+def _with_shards(event: Evaluated, shards: list[ShardDone]) -> Evaluated:
+    """The event with what the cell's shards cost."""
+    return replace(
+        event,
+        num_forwards=event.num_forwards + sum(shard.num_forwards for shard in shards),
+        seconds=event.seconds + sum(shard.seconds for shard in shards),
+    )
 
 
 def _shown_value(unit: EvaluateUnit, event: Evaluated) -> str:

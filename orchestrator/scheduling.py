@@ -23,7 +23,8 @@ class Scheduler:
 
     Longest first, by `seconds_of`. Full-precision rows come before all else that is evaluated; a worker keeps the
     variant that it holds as long as it has work; a quantization starts early enough that the other `num_workers` have
-    something to do while it runs, and runs once. `shards_of` says into how many parts a cell is split.
+    something to do while it runs, and runs once. `shards_of` says into how many parts a cell is split; when all are
+    done, the cell is handed out once more, to be scored.
     """
 
     def __init__(
@@ -91,8 +92,17 @@ class Scheduler:
         self._open_shards[cell_id] -= 1
         if self._open_shards[cell_id]:
             return None
+        if unit.shard[1] > 1:
+            self._open_shards[cell_id] = 1
+            self._enqueue(EvaluateUnit(unit.cell))
+            self._note_unattended(unit.variant_id)
+            return None
         del self._open_shards[cell_id]
         return unit.cell
+
+    def only_scores(self, unit: Unit) -> bool:
+        """Whether every request of the unit's cell has been answered, by shards."""
+        return isinstance(unit, EvaluateUnit) and unit.shard[1] == 1 and self._shards_of(unit.cell) > 1
 
     def failed(self, unit: Unit, failure: Failure) -> list[Cell]:
         """Cells that are lost with the unit; none if it will be tried again, or if its cell is lost already."""
@@ -136,7 +146,8 @@ class Scheduler:
 
     def _others_would_idle(self) -> bool:
         """Whether the other workers run out of work while the next quantization runs."""
-        return self._ready_seconds < (self._num_workers - 1) * -self._to_quantize[0][0]
+        others = self._num_workers - 1
+        return others > 0 and self._ready_seconds < others * -self._to_quantize[0][0]
 
     def _work_per_worker(self, variant_id: str) -> float:
         """What is left of a variant for each worker that holds it, if one more does."""
@@ -165,7 +176,7 @@ class Scheduler:
         heapq.heappush(self._to_quantize, (-self._seconds_of(unit), next(self._order), unit))
 
     def _enqueue(self, unit: EvaluateUnit) -> None:
-        variant_id, seconds = unit.variant_id, self._seconds_of(unit)
+        variant_id, seconds = unit.variant_id, 0.0 if self.only_scores(unit) else self._seconds_of(unit)
         queue = self._ready.setdefault(variant_id, _Queue())
         queue.push(seconds, next(self._order), unit)
         self._ready_seconds += seconds

@@ -84,6 +84,9 @@ def simulate(
     now = busy = 0.0
     num_units = num_failures = num_lost = 0
 
+    def seconds_of(unit: Unit) -> float:
+        return 0.0 if scheduler.only_scores(unit) else pricer.unit_seconds(unit)
+
     def hand_out() -> None:
         while idle:
             worker = idle[-1]
@@ -95,7 +98,7 @@ def simulate(
             # Quantizing has the loading in its own price.
             is_loaded = worker.resident == unit.variant_id or isinstance(unit, QuantizeUnit)
             load = 0.0 if is_loaded else pricer.load_seconds(variant)
-            needed = load + remaining.setdefault(unit.unit_id, pricer.unit_seconds(unit))
+            needed = load + remaining.setdefault(unit.unit_id, seconds_of(unit))
             lifetime = float(draws.exponential(3600 / failures_per_hour)) if failures_per_hour else math.inf
             worker.resident = unit.variant_id
             if lifetime < needed:
@@ -111,7 +114,7 @@ def simulate(
         if is_done:
             scheduler.finished(unit)
             num_units += 1
-            busy += pricer.unit_seconds(unit)
+            busy += seconds_of(unit)
         else:
             num_failures += 1
             num_lost += len(scheduler.failed(unit, _LOST))

@@ -28,6 +28,7 @@ from workers.units import (
     QuantizeUnit,
     Response,
     Samples,
+    ShardDone,
     Unit,
     WorkerSettings,
 )
@@ -140,21 +141,37 @@ class Worker:
         loaded = self._load(cell.variant)
         lm = DiffusionLM(loaded, cell.task.protocol, seed=cell.variant.seed, batch_size=self._settings.batch_size)
         built = BuiltTask(cell.task, lm, chat_template=cell.variant.model.chat_template)
-        # A response whose key is another one belongs to a task that has changed since.
-        responses = {
-            request.index: unit.done[request.index]
-            for request in built.requests
-            if request.index in unit.done and unit.done[request.index].key == request.key
-        }
-        missing = [request for request in built.requests if request.index not in responses]
-        yield Progress("evaluate", len(responses), len(built.requests))
+        index, num_shards = unit.shard
+        # All requests of an item are in one shard: they share forwards, and race against each other.
+        requests = [request for request in built.requests if request.doc_id % num_shards == index]
+        responses = _still_valid(unit, requests)
+        missing = [request for request in requests if request.index not in responses]
+        yield Progress("evaluate", len(responses), len(requests))
         for rows in _in_groups(_answers(lm, cell, built, missing)):
             responses |= {row["request_index"]: response_of(row) for row in rows}
             yield Samples(rows)
-            yield Progress("evaluate", len(responses), len(built.requests))
+            yield Progress("evaluate", len(responses), len(requests))
+        if num_shards > 1:
+            yield ShardDone(len(requests), lm.num_forwards, time.monotonic() - started)
+            return
         yield Progress("score", 0, 1)
         metrics, scores = built.score(responses)
         yield Evaluated(metrics, scores, lm.num_forwards, time.monotonic() - started, self.device_name)
+
+
+def _still_valid(unit: EvaluateUnit, requests: Sequence[Request]) -> dict[int, Response]:
+    """The saved responses that still answer their requests."""
+    # A response whose key is another one belongs to a task that has changed since.
+    saved = {
+        request.index: unit.done[request.index]
+        for request in requests
+        if request.index in unit.done and unit.done[request.index].key == request.key
+    }
+    if unit.cell.task.protocol.likelihood.race is None:
+        return saved
+    # What a choice of a race was answered depends on the others that ran beside it.
+    unfinished = {request.doc_id for request in requests if request.index not in saved}
+    return {request.index: saved[request.index] for request in requests if request.doc_id not in unfinished}
 
 
 def _answers(lm: DiffusionLM, cell: Cell, built: BuiltTask, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:

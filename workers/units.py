@@ -98,6 +98,15 @@ class Quantized:
 
 
 @dataclass(frozen=True)
+class ShardDone:
+    """Every request of a shard is answered; the cell is scored when all its shards are."""
+
+    num_requests: int
+    num_forwards: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """A cell is done: one row per metric for `cells`, one row per item and metric for `scores`."""
 
@@ -108,4 +117,4 @@ class Evaluated:
     device: str
 
 
-Event = Progress | Samples | Quantized | Evaluated
+Event = Progress | Samples | Quantized | ShardDone | Evaluated

@@ -163,7 +163,13 @@ def test_a_cell_is_complete_with_its_last_shard(grid_cells: list[Cell]) -> None:
     units = [take_cell(scheduler) for _ in range(3)]
     assert sorted(unit.shard for unit in units) == [(0, 3), (1, 3), (2, 3)]
     assert len({unit.unit_id for unit in units}) == 3
-    assert [scheduler.finished(unit) for unit in reversed(units)] == [None, None, grid_cells[0]]
+    assert [scheduler.finished(unit) for unit in reversed(units)] == [None, None, None]
+    # Once more, to be scored.
+    whole = scheduler.next_unit(None)
+    assert whole == EvaluateUnit(grid_cells[0])
+    assert scheduler.only_scores(whole)
+    assert not any(scheduler.only_scores(unit) for unit in units)
+    assert scheduler.finished(whole) is grid_cells[0]
     assert scheduler.is_done
 
 
@@ -187,7 +193,8 @@ def test_a_shard_that_fails_takes_its_cell_with_it_once_and_no_other(grid_cells:
     assert {unit.cell.cell_id for unit in rest if isinstance(unit, EvaluateUnit)} == (
         {cell.cell_id for cell in grid_cells[:2]} - {first.cell.cell_id}
     )
-    assert len(rest) == 4
+    # Four shards, and the scoring.
+    assert len(rest) == 5
     assert scheduler.is_done
 
 

@@ -17,7 +17,17 @@ from methods import NonFiniteError, available_methods
 from tests.models import original_layouts
 from workers.artifacts import ArtifactStore
 from workers.engine import Worker, response_of
-from workers.units import Evaluated, EvaluateUnit, Event, Progress, Quantized, QuantizeUnit, Samples, WorkerSettings
+from workers.units import (
+    Evaluated,
+    EvaluateUnit,
+    Event,
+    Progress,
+    Quantized,
+    QuantizeUnit,
+    Samples,
+    ShardDone,
+    WorkerSettings,
+)
 
 CHOICE = """
 task: choose
@@ -165,3 +175,42 @@ def test_an_artifact_of_a_faster_worker_is_left_alone(tmp_path: Path, folder: Pa
         {"num_linears": 1},
     )
     assert [path.name for path in (tmp_path / "artifacts").iterdir()] == [variant.variant_id]
+
+
+@pytest.mark.parametrize("task", ["choose", "write"])
+@pytest.mark.parametrize("num_shards", [2, 3])
+def test_shards_answer_each_request_once_and_are_scored_as_the_whole(folder: Path, task: str, num_shards: int) -> None:
+    cell = make_cell(folder, task)
+    whole = list(make_worker(folder).run(EvaluateUnit(cell)))
+    rows: list[dict[str, Any]] = []
+    # Shards run on workers of their own, in any order, and some are resumed.
+    for index in reversed(range(num_shards)):
+        done = {row["request_index"]: response_of(row) for row in rows}
+        events = list(make_worker(folder).run(EvaluateUnit(cell, done, shard=(index, num_shards))))
+        assert isinstance(events[-1], ShardDone)
+        assert events[-1].num_requests == len(rows_of(events))
+        # An item's requests are in one shard.
+        assert {row["doc_id"] % num_shards for row in rows_of(events)} == {index}
+        rows += rows_of(events)
+    by_index = {row["request_index"]: row for row in rows}
+    assert len(by_index) == len(rows) == len(rows_of(whole))
+    # Bit for bit: the company in a batch changes nothing.
+    assert all(by_index[row["request_index"]] == row for row in rows_of(whole))
+    done = {row["request_index"]: response_of(row) for row in rows}
+    merged = list(make_worker(folder).run(EvaluateUnit(cell, done)))
+    assert rows_of(merged) == []
+    assert isinstance(merged[-1], Evaluated)
+    assert isinstance(whole[-1], Evaluated)
+    assert (merged[-1].metrics, merged[-1].scores) == (whole[-1].metrics, whole[-1].scores)
+    assert merged[-1].num_forwards == 0
+
+
+def test_a_resumed_race_runs_an_unfinished_item_again(folder: Path) -> None:
+    cell = make_cell(folder, "choose")
+    race = {"likelihood": {"mc_num": 8, "race": 0.05}}
+    task = dataclasses.replace(cell.task, protocol=Protocol.model_validate(race))
+    racing = dataclasses.replace(cell, task=task)
+    saved = [row for row in rows_of(make_worker(folder).run(EvaluateUnit(racing))) if row["request_index"] != 1]
+    done = {row["request_index"]: response_of(row) for row in saved}
+    again = rows_of(make_worker(folder).run(EvaluateUnit(racing, done)))
+    assert sorted(row["request_index"] for row in again) == [0, 1, 2]

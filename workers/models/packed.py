@@ -73,7 +73,7 @@ class PackedBatch:
         _, counts = torch.unique_consecutive(rows, return_counts=True)
         starts: Tensor = counts.cumsum(0) - counts
         places = torch.arange(len(rows)) - starts.repeat_interleave(counts)
-        return numbers.to(self._device), self._rectangle(rows, places, int(counts.max()))
+        return numbers.to(self._device), self._rectangle(rows, places, max(int(counts.max()), MIN_ROWS))
 
     def _rectangle(self, rows: Tensor, places: Tensor, width: int) -> Rectangle:
         return Rectangle((rows * width + places).to(self._device), len(self._numbers), width)
