@@ -116,7 +116,7 @@ CELLS = _table(
 # One row per request: a likelihood fills `logprob`, a generation fills `response`.
 SAMPLES = _table(
     "samples",
-    1,
+    2,
     [
         _required("cell_id", pa.string()),
         _required("request_key", pa.string()),
@@ -126,8 +126,7 @@ SAMPLES = _table(
         pa.field("arguments", pa.string()),  # JSON
         pa.field("response", pa.string()),
         pa.field("logprob", pa.float64()),
-        pa.field("num_forwards", pa.int64()),
-        pa.field("batch_index", pa.int32()),
+        # Version 1 had two columns more, for batches of fixed requests; nothing ever read them.
     ],
 )
 
