@@ -127,8 +127,7 @@ SAMPLES = _table(
         pa.field("response", pa.string()),
         pa.field("logprob", pa.float64()),
         pa.field("is_greedy", pa.bool_()),  # greedy decoding gives the continuation; null where no metric reads it
-        pa.field("num_forwards", pa.int64()),
-        pa.field("batch_index", pa.int32()),
+        # Version 1 had two columns more, for batches of fixed requests; nothing ever read them.
     ],
 )
 

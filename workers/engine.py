@@ -147,7 +147,8 @@ class Worker:
         responses = _still_valid(unit, requests)
         missing = [request for request in requests if request.index not in responses]
         yield Progress("evaluate", len(responses), len(requests))
-        for rows in _in_groups(_answers(lm, cell, built, missing)):
+        group_size = self._settings.batch_size or _ROWS_SAVED_TOGETHER
+        for rows in _in_groups(_answers(lm, cell, built, missing), group_size):
             responses |= {row["request_index"]: response_of(row) for row in rows}
             yield Samples(rows)
             yield Progress("evaluate", len(responses), len(requests))
@@ -203,13 +204,13 @@ def _row(
     }
 
 
-def _in_groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _in_groups(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
     """Groups that are saved together: what a kill may lose beside the answers that were not finished."""
     group: list[dict[str, Any]] = []
     saved = time.monotonic()
     for row in rows:
         group.append(row)
-        if len(group) == _ROWS_SAVED_TOGETHER or time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+        if len(group) == size or time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
             yield group
             group, saved = [], time.monotonic()
     if group:

@@ -144,19 +144,29 @@ def plain_dream(loaded: LoadedModel, prompt: list[int], settings: GenerationSett
 # What is compared.
 
 
-def generation_settings(gen_length: int, block_length: int) -> Protocol:
-    """One token a step."""
+def generation(gen_length: int, steps: int, block_length: int) -> Protocol:
     return Protocol.model_validate(
-        {"generation": {"gen_length": gen_length, "steps": gen_length, "llada": {"block_length": block_length}}}
+        {"generation": {"gen_length": gen_length, "steps": steps, "llada": {"block_length": block_length}}}
     )
 
 
+def settings_of(family: str, scale: int) -> dict[str, Protocol]:
+    """The demo's settings, and the study's at a small scale.
+
+    The study's LLaDA writes 8 blocks (256 tokens of GSM8K, 32 a block), a token a step; its Dream runs 4 steps a token
+    (128 tokens, 512 steps).
+    """
+    study = (
+        generation(32 * scale, 32 * scale, 4 * scale) if family == "llada" else generation(16 * scale, 64 * scale, 1)
+    )
+    return {"demo": generation(16, 16, 16), "study": study}
+
+
 def demo_cases(loaded: LoadedModel, name: str, num_items: int) -> list[Case]:
-    settings = {"16 tokens, 1 block": generation_settings(16, 16), "32 tokens, 8 blocks": generation_settings(32, 4)}
     cases = []
     for task in ("demo_math", "demo_code"):
         info = find_tasks([DEMO / "tasks"])[task]
-        for setting, protocol in settings.items():
+        for setting, protocol in settings_of(loaded.family, 1).items():
             cell_task = CellTask(info, 0, num_items, protocol, info.metric, info.filter, info.group)
             has_template = loaded.tokenizer.chat_template is not None
             built = BuiltTask(cell_task, DiffusionLM(loaded, protocol), chat_template=has_template)
@@ -194,41 +204,73 @@ def random_model(family: str) -> LoadedModel:
     )
 
 
-def real_cases(name: str, folder: Path, num_items: int) -> list[Case]:
+def real_cases(loaded: LoadedModel, name: str, folder: Path, num_items: int) -> list[Case]:
     def items(file: str) -> list[dict[str, Any]]:
         lines = (folder / file).read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines[:num_items]]
 
     gsm8k = {"until": ["Question:", "</s>", "<|im_end|>"]}
     humaneval = {"until": ["\nclass", "\ndef", "\n#", "\nif", "\nprint"]}
-    protocol = generation_settings(64, 8)
-    setting = "64 tokens, 8 blocks"
     questions = [(f"Question: {item['question']}\nAnswer:", gsm8k) for item in items("gsm8k_test.jsonl")]
     programs = [(item["prompt"], humaneval) for item in items("humaneval.jsonl")]
-    return [Case(name, "gsm8k", setting, protocol, questions), Case(name, "humaneval", setting, protocol, programs)]
+    protocol = settings_of(loaded.family, 2)["study"]
+    return [Case(name, "gsm8k", "study", protocol, questions), Case(name, "humaneval", "study", protocol, programs)]
 
+
+# The table.
 
 HEADER = (
-    f"{'model':20} {'task':10} {'setting':20} {'items':>5} {'evaluator':9} {'forwards':>9} {'tokens':>11} {'GFLOP':>9} "
+    f"{'model':20} {'task':10} {'setting':7} {'items':>5} {'evaluator':9} {'forwards':>9} {'tokens':>11} {'GFLOP':>9} "
     f"{'seconds':>8}"
 )
 
 
-def report(case: Case, agree: bool, plain: Cost, ours: Cost) -> None:
-    names = f"{case.model:20} {case.task:10} {case.setting:20} {len(case.requests):5}"
-    for evaluator, cost in (("plain", plain), ("ours", ours)):
-        work = cost.work
-        print(
-            f"{names} {evaluator:9} {work.num_forwards:9,} {work.num_token_forwards:11,} {work.num_flops / 1e9:9,.1f} "
-            f"{cost.seconds:8.1f}"
-        )
+def print_row(names: str, evaluator: str, cost: Cost) -> None:
+    work = cost.work
     print(
-        f"{names} {'ratio':9} {plain.work.num_forwards / ours.work.num_forwards:9.1f} "
+        f"{names:45} {evaluator:9} {work.num_forwards:9,} {work.num_token_forwards:11,} {work.num_flops / 1e9:9,.1f} "
+        f"{cost.seconds:8.1f}"
+    )
+
+
+def print_ratio(names: str, plain: Cost, ours: Cost, verdict: str) -> None:
+    print(
+        f"{names:45} {'ratio':9} {plain.work.num_forwards / ours.work.num_forwards:9.1f} "
         f"{plain.work.num_token_forwards / ours.work.num_token_forwards:11.2f} "
-        f"{plain.work.num_flops / ours.work.num_flops:9.2f} {plain.seconds / ours.seconds:8.1f}  "
-        f"{'equal' if agree else 'NOT EQUAL'}",
+        f"{plain.work.num_flops / ours.work.num_flops:9.2f} {plain.seconds / ours.seconds:8.1f}  {verdict}",
         flush=True,
     )
+
+
+def total(costs: Sequence[Cost]) -> Cost:
+    work = WorkCounter()
+    for cost in costs:
+        for name, count in vars(cost.work).items():
+            setattr(work, name, getattr(work, name) + count)
+    return Cost(work, sum(cost.seconds for cost in costs))
+
+
+class Table:
+    """Prints each comparison as it is made, and sums of the demo's."""
+
+    def __init__(self) -> None:
+        self.all_agree = True
+        self._costs: dict[str, list[tuple[Cost, Cost]]] = {}
+        print(HEADER)
+
+    def add(self, case: Case, agree: bool, plain: Cost, ours: Cost) -> None:
+        names = f"{case.model:20} {case.task:10} {case.setting:7} {len(case.requests):5}"
+        print_row(names, "plain", plain)
+        print_row(names, "ours", ours)
+        print_ratio(names, plain, ours, "equal" if agree else "NOT EQUAL")
+        self.all_agree &= agree
+        if case.model in DEMO_MODELS:
+            self._costs.setdefault(case.setting, []).append((plain, ours))
+
+    def print_sums(self) -> None:
+        for setting, pairs in self._costs.items():
+            plain, ours = (total(costs) for costs in zip(*pairs, strict=True))
+            print_ratio(f"{'all demo models':20} {'all':10} {setting:7}", plain, ours, "")
 
 
 def main() -> None:
@@ -239,21 +281,17 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    print(HEADER)
-    agreements = []
+    table = Table()
     for name in DEMO_MODELS:
         loaded = load_model(str(DEMO / "models" / name))
         for case in demo_cases(loaded, name, arguments.items):
-            agree, plain, ours = compare_generation(loaded, case)
-            report(case, agree, plain, ours)
-            agreements.append(agree)
+            table.add(case, *compare_generation(loaded, case))
+    table.print_sums()
     for family in ("llada", "dream") if arguments.data else ():
         loaded = random_model(family)
-        for case in real_cases(f"random {family}", arguments.data, arguments.real_items):
-            agree, plain, ours = compare_generation(loaded, case)
-            report(case, agree, plain, ours)
-            agreements.append(agree)
-    raise SystemExit(0 if all(agreements) else 1)
+        for case in real_cases(loaded, f"random {family}", arguments.data, arguments.real_items):
+            table.add(case, *compare_generation(loaded, case))
+    raise SystemExit(0 if table.all_agree else 1)
 
 
 if __name__ == "__main__":

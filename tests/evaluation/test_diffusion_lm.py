@@ -263,6 +263,12 @@ def test_the_answer_ends_at_the_first_end_token_or_stop_string(
     assert answers_of(lm, [("Q", gen_kwargs)]) == [expected]
 
 
+def test_the_end_of_a_turn_ends_an_answer_too(make_loaded: MakeLoaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = DiffusionLM(make_loaded("llada"), PROTOCOL)
+    ScriptedTokens(monkeypatch, [*bytes_of(lm, "one"), END_OF_TURN, *bytes_of(lm, " two"), EOS])
+    assert answers_of(lm, [("Q", {})]) == ["one"]
+
+
 def test_long_prompts_are_cut_on_the_left_and_that_is_said_once(
     make_loaded: MakeLoaded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

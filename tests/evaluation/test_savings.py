@@ -13,6 +13,7 @@ import methods
 from grids import parse_scheme
 from grids.protocol import GenerationSettings, Protocol
 from workers import DiffusionLM
+from workers.answer_text import AnswerText
 from workers.models import LoadedModel, packed
 from workers.samplers import Prompt, Savings, generate
 from workers.samplers.budget import TokenBudget
@@ -213,19 +214,26 @@ def test_a_dropped_mask_would_be_seen(make_loaded: MakeLoaded, monkeypatch: pyte
     assert write(loaded, prompts_of(LENGTHS), settings) != whole
 
 
-def test_an_answer_that_stops_a_block_early_would_be_seen(make_loaded: MakeLoaded) -> None:
-    loaded = make_loaded("llada")
-    protocol = Protocol(generation=CASES["llada"][1])
+def test_an_answer_that_stops_a_block_early_would_be_seen(
+    make_loaded: MakeLoaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = DiffusionLM(make_loaded("llada"), Protocol(generation=CASES["llada"][1]))
     requests = [(word, {"until": ["\n\n"]}) for word in ("a", "def f(x):", "12 + 7 =")]
-    whole = dict(DiffusionLM(loaded, protocol).generations(requests))
+    whole = dict(lm.generations(requests))
+    monkeypatch.setattr(AnswerText, "is_decided", lambda self, ids: len(ids) >= 8)
+    assert dict(lm.generations(requests)) != whole
 
-    def is_decided_too_early(tokens: Sequence[int]) -> bool:
-        return len(tokens) >= 8
 
-    lm = DiffusionLM(loaded, protocol)
-    early = [Prompt(lm._prompt_ids(word), "key", is_decided_too_early) for word, _ in requests]
-    texts = [
-        lm._answer_text(kwargs).text(ids)
-        for ids, (_, kwargs) in zip(write(loaded, early, protocol.generation), requests, strict=True)
-    ]
-    assert texts != [whole[index] for index in range(3)]
+@pytest.mark.parametrize("case", ["llada, temperature", "dream, temperature"])
+def test_logits_may_be_made_in_portions(case: str, make_loaded: MakeLoaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    family, settings = CASES[case]
+    loaded = make_loaded(family)
+    whole = write(loaded, prompts_of(LENGTHS), settings)
+    heads = []
+    head = LoadedModel.head
+    monkeypatch.setattr(LoadedModel, "head", lambda self, hidden: heads.append(len(hidden)) or head(self, hidden))
+    # Room for the logits of 14 places: three or more of LLaDA's rows, or one of Dream's.
+    monkeypatch.setattr("workers.samplers.writing._LOGITS_AT_ONCE", 14 * loaded.cost.vocab_size)
+    assert write(loaded, prompts_of(LENGTHS), settings) == whole
+    assert 10 < max(heads) <= 14
+    assert len(heads) > loaded.counter.num_forwards / 2

@@ -117,8 +117,6 @@ def sample_row() -> RowFactory:
             "request_type": "loglikelihood",
             "arguments": json.dumps(["context", " continuation"]),
             "logprob": -0.5 * index,
-            "num_forwards": 8,
-            "batch_index": 0,
             **changes,
         }
 

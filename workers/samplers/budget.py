@@ -7,7 +7,7 @@ import torch
 from workers.models.padding import padded_length
 
 # On a CPU core, the products of a batch should stay in its cache; on a GPU, larger ones than the last are no faster.
-_CPU_TOKENS = 1024
+_CPU_TOKENS = 512
 _FIRST_GPU_TOKENS = 2**13
 _MOST_GPU_TOKENS = 2**16
 
