@@ -63,6 +63,8 @@ class Preset:
     """A named set of method parameters and protocol settings.
 
     `families` holds method parameters that differ for one family of models, `tasks` what differs for one task.
+    `family_protocol` holds what differs for all tasks of one family, and under `tasks` for one task of that family; it
+    is laid over `protocol` and `tasks`.
     """
 
     about: str
@@ -71,6 +73,12 @@ class Preset:
     families: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    family_protocol: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def task_layers(self, task: str, family: Family | None) -> list[Mapping[str, Any]]:
+        """Shots and settings of a task, from the general to the particular; those of `family` last."""
+        of_family = self.family_protocol.get(family or "", {})
+        return [self.protocol, self.tasks.get(task, {}), of_family, of_family.get("tasks", {}).get(task, {})]
 
 
 @dataclass(frozen=True)
@@ -212,13 +220,8 @@ class _Resolver:
         info = known[entry.name]
         preset = self._preset.tasks.get(entry.name, {})
         layers = [self._preset.protocol, preset, self._grid.protocol.model_dump(), entry.model_dump()]
-        settings: dict[str, Any] = {}
-        for part in ("likelihood", "generation"):
-            settings[part] = {}
-            for layer in layers:
-                settings[part] = _merge(settings[part], layer.get(part) or {})
         try:
-            protocol = grids.protocol.Protocol.model_validate(settings)
+            protocol = grids.protocol.Protocol.from_layers(layers)
             if info.is_generation and "llada" in families:
                 protocol.generation.check_blocks()
         except ValidationError as error:
@@ -257,11 +260,3 @@ class _Resolver:
         for index, label in enumerate(labels):
             if label in labels[:index]:
                 raise GridError(f"{label!r} is there twice; tables could not tell the two apart", key=f"{key}[{index}]")
-
-
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
-    for key, value in over.items():
-        inner = merged.get(key)
-        merged[key] = _merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
-    return merged

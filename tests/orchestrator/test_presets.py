@@ -9,7 +9,8 @@ import pytest
 
 from grids import Model, ModelEntry, Study, read_grid, resolve
 from grids.protocol import Family
-from orchestrator.catalog import make_catalog, read_presets
+from orchestrator.catalog import make_catalog
+from workers.presets import read_presets
 
 METHODS = ("rtn", "gptq", "awq", "smoothquant", "quarot", "duquant")
 
