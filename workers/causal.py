@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -135,17 +136,16 @@ class CausalLM(HFLM):
             # wrong place: it may not see that they are equal.
             self.logits_cache = len({tokens for tokens, _ in batch}) == len(batch)
             indices = [index for row in batch for index in rows[row]]
-            scores = self._loglikelihood_tokens([(requests[index], *encoded[index]) for index in indices], True)
-            for index, (logprob, _) in zip(indices, scores, strict=True):
-                if not torch.isfinite(torch.tensor(logprob)):
-                    context, continuation = requests[index]
-                    end = context[-40:]
-                    raise NonFiniteError(
-                        f"the log-likelihood of {continuation!r} after a context that ends in {end!r} is {logprob}"
-                    )
-            return list(zip(indices, scores, strict=True))
+            questions = [(requests[index], *encoded[index]) for index in indices]
+            return list(zip(indices, self._loglikelihood_tokens(questions, disable_tqdm=True), strict=True))
 
-        yield from self._in_batches(sorted(rows, key=lambda row: -len(row[0])), score)
+        for index, (logprob, is_greedy) in self._in_batches(sorted(rows, key=lambda row: -len(row[0])), score):
+            if not math.isfinite(logprob):
+                before, continuation = requests[index]
+                raise NonFiniteError(
+                    f"the log-likelihood of {continuation!r} after a context that ends in {before[-40:]!r} is {logprob}"
+                )
+            yield index, (logprob, is_greedy)
 
     def _split(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of context and target, by lm-eval's rule; the context is cut on the left where it is too long."""

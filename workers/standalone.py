@@ -158,6 +158,10 @@ class QstudyLM(LM):
         by_protocol: dict[Protocol, list[int]] = {}
         for index, request in enumerate(requests):
             by_protocol.setdefault(self._protocol_of(request.task_name or ""), []).append(index)
+        if request_type == "generate_until" and self._family == "llada":
+            with _refused("gen_length"):
+                for protocol in by_protocol:
+                    protocol.generation.check_blocks()
         answers: list[Any] = [None] * len(requests)
         for protocol, indices in by_protocol.items():
             method = getattr(self._lm(protocol), request_type)
