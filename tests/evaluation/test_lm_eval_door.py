@@ -351,18 +351,23 @@ def test_a_model_argument_counts_more_than_lm_evals_option(
     assert sizes == [expected]
 
 
-def test_the_greedy_flag_and_the_tokenizer_reach_lm_eval(folder: Path) -> None:
-    lm = door(folder, "llada", greedy=True)
-    flags = [
-        flag for letter in "abcdefgh" for _, flag in lm.loglikelihood([instance("loglikelihood", None, "Q", letter)])
-    ]
-    assert flags == [
-        flag
-        for letter in "abcdefgh"
-        for _, flag in DiffusionLM(
-            load_model(str(folder / "llada")), Protocol.model_validate(PROTOCOLS["llada"]), greedy=True
-        ).loglikelihood([instance("loglikelihood", None, "Q", letter)])
-    ]
+def test_the_greedy_flag_is_computed_where_it_is_asked_for(tmp_path: Path) -> None:
+    tensors = original_layouts.llada_tensors()
+    vocabulary = original_layouts.byte_vocabulary()
+    # Opposite rows for x and y, zeros for the rest: the best token is always one of the two.
+    head = tensors["model.transformer.ff_out.weight"]
+    row = head[0].copy()
+    head[:] = 0
+    head[vocabulary["x"]], head[vocabulary["y"]] = row, -row
+    original_layouts.write_checkpoint(tmp_path / "llada", original_layouts.llada_config(), tensors)
+    requests = [instance("loglikelihood", None, "Q", letter) for letter in "xyz"]
+    asked, silent = (door(tmp_path, "llada", greedy=greedy).loglikelihood(requests) for greedy in (True, False))
+    assert [flag for _, flag in asked] in ([True, False, False], [False, True, False])
+    assert [flag for _, flag in silent] == [False] * 3
+
+
+def test_the_tokenizer_reaches_lm_eval(folder: Path) -> None:
+    lm = door(folder, "llada")
     assert lm.max_length == 128
     assert lm.tokenizer_name == str(folder / "llada").replace("/", "__")
     lm.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }};{% endfor %}"
