@@ -73,11 +73,14 @@ class CausalLM(HFLM):
 
     # What a worker calls.
 
-    def likelihoods(self, requests: Sequence[tuple[str, str]]) -> Iterator[tuple[int, float]]:
+    def likelihoods(
+        self, requests: Sequence[tuple[str, str]], contenders: Sequence[Any] | None = None
+    ) -> Iterator[tuple[int, float]]:
         """(index, log p(continuation | context) in nats) of each (context, continuation), batch by batch.
 
         Give all requests of a cell at once: those that differ in the last token alone share a row, like the letters of
-        a multiple-choice question. Raises NonFiniteError that names the request.
+        a multiple-choice question. `contenders` is for models that draw, whose hopeless choices may be left early; here
+        each request costs one row at most. Raises NonFiniteError that names the request.
         """
         for index, (logprob, _) in self._scores(requests):
             yield index, logprob
