@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -90,6 +91,17 @@ class Protocol(Settings):
     likelihood: LikelihoodSettings = LikelihoodSettings()
     generation: GenerationSettings = GenerationSettings()
 
+    @classmethod
+    def from_layers(cls, layers: Iterable[Mapping[str, Any]]) -> Protocol:
+        """Settings from the general to the particular, key by key; other keys of a layer are left alone.
+
+        Raises pydantic's ValidationError.
+        """
+        settings: dict[str, Any] = {"likelihood": {}, "generation": {}}
+        for layer in layers:
+            settings = {part: _merge(under, layer.get(part) or {}) for part, under in settings.items()}
+        return cls.model_validate(settings)
+
     def identity(self, family: Family, output_type: str) -> dict[str, Any]:
         """The settings that decide a cell's number: only those that the family and the task's requests read."""
         if output_type != "generate_until":
@@ -100,3 +112,11 @@ class Protocol(Settings):
             return {key: generation[key] for key in ("gen_length", "temperature", "eos_ends_answer")}
         sampler = samplers[family].items()
         return generation | {key: value for key, value in sampler if (key, value) not in _ADDED_LATER.items()}
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return merged

@@ -256,15 +256,9 @@ class _Resolver:
         if entry.name not in self._known_tasks:
             raise GridError(unknown_name("task", entry.name, self._known_tasks), key=place)
         info = self._known_tasks[entry.name]
-        preset = self._preset.task_layers(entry.name, family)
-        layers = [*preset, self._grid.protocol.model_dump(), entry.model_dump()]
-        settings: dict[str, Any] = {}
-        for part in ("likelihood", "generation"):
-            settings[part] = {}
-            for layer in layers:
-                settings[part] = _merge(settings[part], layer.get(part) or {})
+        layers = [*self._preset.task_layers(entry.name, family), self._grid.protocol.model_dump(), entry.model_dump()]
         try:
-            protocol = grids.protocol.Protocol.model_validate(settings)
+            protocol = grids.protocol.Protocol.from_layers(layers)
             if info.is_generation and family == "llada":
                 protocol.generation.check_blocks()
         except ValidationError as error:
@@ -319,11 +313,3 @@ class _Resolver:
         for index, label in enumerate(labels):
             if label in labels[:index]:
                 raise GridError(f"{label!r} is there twice; tables could not tell the two apart", key=f"{key}[{index}]")
-
-
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
-    for key, value in over.items():
-        inner = merged.get(key)
-        merged[key] = _merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
-    return merged

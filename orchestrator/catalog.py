@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import grids
 import methods
-from grids import Catalog, Model, ModelEntry, Preset, Scheme
+from grids import Catalog, Model, ModelEntry, Scheme
 from grids.errors import unknown_name
 from workers.models.checkpoint import check_files
 from workers.models.info import ModelError, inspect_model, model_digest
+from workers.presets import read_presets
 
 DEMO_FOLDER = Path(grids.__file__).parent / "demo"
 DEMO_GRID = DEMO_FOLDER / "grid.yaml"
@@ -46,16 +44,6 @@ class _MethodInfo:
 
     def refusal(self, parameters: Mapping[str, Any], scheme: Scheme) -> str | None:
         return self._kind(self._kind.Parameters.model_validate(dict(parameters))).refusal(scheme)
-
-
-def read_presets() -> dict[str, Preset]:
-    """The presets that ship, by name."""
-    folder = files(methods) / "presets"
-    return {
-        Path(file.name).stem: Preset(**yaml.safe_load(file.read_text(encoding="utf-8")))
-        for file in folder.iterdir()
-        if file.name.endswith(".yaml")
-    }
 
 
 def shipped_models() -> dict[str, Path]:

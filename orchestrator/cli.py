@@ -285,6 +285,17 @@ def list_(
         Console().print(made.to_table())
 
 
+@app.command(
+    name="lm-eval",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def lm_eval(context: typer.Context) -> None:
+    """Run lm-eval's command line with `--model qstudy_dllm --model_args pretrained=PATH,preset=paper,...`."""
+    from workers.standalone import run_lm_eval
+
+    run_lm_eval(context.args)
+
+
 def main() -> None:
     """Entry point of the `qstudy` command."""
     try:

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from grids import Grid, GridError, TaskInfo, find_tasks
 from grids.errors import unknown_name
-from orchestrator.catalog import TASK_FOLDERS, read_presets, shipped_models
+from orchestrator.catalog import TASK_FOLDERS, shipped_models
+from workers.presets import read_presets
 
 SCHEMES = {
     "fp16": "full precision, the row that every model has (in the grid's dtype)",

@@ -10,19 +10,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workers.causal import CausalLM
     from workers.engine import Worker
     from workers.lm import DiffusionLM
     from workers.models import LoadedModel, ModelError, load_model
+    from workers.standalone import QstudyLM
 
 _HOMES = {
+    "CausalLM": "workers.causal",
     "DiffusionLM": "workers.lm",
     "LoadedModel": "workers.models",
     "ModelError": "workers.models",
+    "QstudyLM": "workers.standalone",
     "Worker": "workers.engine",
     "load_model": "workers.models",
 }
 
-__all__ = ["DiffusionLM", "LoadedModel", "ModelError", "Worker", "load_model"]
+__all__ = ["CausalLM", "DiffusionLM", "LoadedModel", "ModelError", "QstudyLM", "Worker", "load_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,11 @@ class ArtifactStore:
         return self._folder / variant_id
 
     def has(self, variant_id: str) -> bool:
-        return (self.path(variant_id) / _LAYOUT).is_file()
+        return self.is_artifact(self.path(variant_id))
+
+    @staticmethod
+    def is_artifact(folder: Path) -> bool:
+        return (folder / _LAYOUT).is_file()
 
     def save(
         self, variant: Variant, tensors: dict[str, torch.Tensor], layout: dict[str, Any], row: dict[str, Any]
@@ -48,6 +52,11 @@ class ArtifactStore:
     def load(self, variant_id: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Tensors and layout. Raises FileNotFoundError with the folder's path."""
         return load_file(self.path(variant_id) / _TENSORS), self._content(variant_id)["layout"]
+
+    def identity(self, variant_id: str) -> dict[str, Any]:
+        """What decided the variant: `Variant.identity`."""
+        identity: dict[str, Any] = self._content(variant_id)["identity"]
+        return identity
 
     def row(self, variant_id: str) -> dict[str, Any]:
         """The fields of the `variants` table that were measured when the variant was made."""

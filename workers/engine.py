@@ -16,9 +16,10 @@ import methods
 from grids import Cell, Variant
 from workers.artifacts import ArtifactStore
 from workers.calibration import audit_windows, calibration_windows
+from workers.causal import CausalLM
 from workers.lm import DiffusionLM
 from workers.models import LoadedModel, load_model
-from workers.tasks import BuiltTask, Request
+from workers.tasks import BuiltTask, Evaluator, Request
 from workers.units import (
     Evaluated,
     EvaluateUnit,
@@ -139,7 +140,8 @@ class Worker:
     def _evaluate(self, unit: EvaluateUnit) -> Iterator[Event]:
         cell, started = unit.cell, time.monotonic()
         loaded = self._load(cell.variant)
-        lm = DiffusionLM(loaded, cell.task.protocol, seed=cell.variant.seed, batch_size=self._settings.batch_size)
+        kind = CausalLM if loaded.family == "causal" else DiffusionLM
+        lm: Evaluator = kind(loaded, cell.task.protocol, seed=cell.variant.seed, batch_size=self._settings.batch_size)
         built = BuiltTask(cell.task, lm, chat_template=cell.variant.model.chat_template)
         index, num_shards = unit.shard
         # All requests of an item are in one shard: they share forwards, and race against each other.
@@ -175,7 +177,7 @@ def _still_valid(unit: EvaluateUnit, requests: Sequence[Request]) -> dict[int, R
     return {request.index: saved[request.index] for request in requests if request.doc_id not in unfinished}
 
 
-def _answers(lm: DiffusionLM, cell: Cell, built: BuiltTask, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
+def _answers(lm: Evaluator, cell: Cell, built: BuiltTask, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
     """Rows of the `samples` table, as answers are finished."""
     pairs = [(request.arguments[0], request.arguments[1]) for request in requests]
     if cell.task.info.is_generation:

@@ -19,10 +19,12 @@ from lm_eval.tasks import TaskManager
 
 from grids import CellTask, TaskInfo
 from grids.task_data import checked_rows
+from workers.causal import CausalLM
 from workers.likelihood import Contender
 from workers.lm import DiffusionLM
 from workers.units import Response
 
+Evaluator = CausalLM | DiffusionLM
 # lm-eval's own default, so that few-shot prompts agree with its command line.
 FEWSHOT_SEED = 1234
 # What lm-eval divides a choice's log-likelihood by before a metric takes the best: 1, characters or UTF-8 bytes.
@@ -53,7 +55,7 @@ class Request:
 class BuiltTask:
     """A task whose requests are built: few-shot prompts depend on all items in order, so shards share one building."""
 
-    def __init__(self, cell_task: CellTask, lm: DiffusionLM, *, chat_template: bool) -> None:
+    def __init__(self, cell_task: CellTask, lm: Evaluator, *, chat_template: bool) -> None:
         self._task = load_task(cell_task)
         self._runs_code = cell_task.info.runs_code
         self._task.build_all_requests(

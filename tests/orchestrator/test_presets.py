@@ -9,8 +9,9 @@ import pytest
 
 from grids import CellTask, Model, ModelEntry, Study, read_grid, resolve
 from grids.protocol import Family
-from orchestrator.catalog import make_catalog, read_presets
+from orchestrator.catalog import make_catalog
 from orchestrator.listing import list_names
+from workers.presets import read_presets
 
 METHODS = ("rtn", "gptq", "awq", "smoothquant", "quarot", "duquant")
 
