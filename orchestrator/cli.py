@@ -16,7 +16,7 @@ from rich.console import Console
 
 from grids import GridError
 
-EXIT_BAD_INPUT, EXIT_INCOMPLETE = 2, 3
+EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_INCOMPLETE = 1, 2, 3
 
 app = typer.Typer(
     name="qstudy",
@@ -182,6 +182,44 @@ def list_(
         typer.echo(json.dumps(made.to_json(), indent=1))
     else:
         Console().print(made.to_table())
+
+
+@app.command()
+def export(
+    study: StudyFolder,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", envvar="QSTUDY_OUTPUT", help="A folder. [default: STUDY/export]")
+    ] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples", envvar="QSTUDY_SAMPLES", help="Every request with its response, too.")
+    ] = False,
+    capsule: Annotated[
+        bool,
+        typer.Option("--capsule", envvar="QSTUDY_CAPSULE", help="One archive of grid, results, tables and checksums."),
+    ] = False,
+) -> None:
+    """Write a study's results as Parquet and CSV, with a README that explains each column."""
+    from orchestrator.exporting import export_study
+
+    for path in export_study(study, output, samples=samples, capsule=capsule):
+        typer.echo(path)
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A capsule, or a study's folder.", show_default=False)],
+    max_gigabytes: Annotated[
+        int,
+        typer.Option("--max-gigabytes", min=1, envvar="QSTUDY_MAX_GIGABYTES", help="The most a capsule unpacks to."),
+    ] = 16,
+) -> None:
+    """Check that checksums hold, that values follow from their items' scores, and ids from their configurations."""
+    from orchestrator.exporting import verify as check
+    from reports.export import Limits
+
+    verdict = check(path, Limits(num_bytes=max_gigabytes << 30))
+    verdict.print()
+    raise typer.Exit(EXIT_CHECK_FAILED if verdict.problems else 0)
 
 
 def main() -> None:
