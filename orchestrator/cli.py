@@ -222,6 +222,72 @@ def verify(
     raise typer.Exit(EXIT_CHECK_FAILED if verdict.problems else 0)
 
 
+@app.command()
+def quantize(
+    model: Annotated[
+        str, typer.Argument(help="A local folder, a shipped model, or a hub id with --revision.", show_default=False)
+    ],
+    method: Annotated[str, typer.Option("--method", envvar="QSTUDY_METHOD", help="As in `qstudy list methods`.")],
+    scheme: Annotated[str, typer.Option("--scheme", envvar="QSTUDY_SCHEME", help="Such as w4a16g128.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", envvar="QSTUDY_OUTPUT", help="A folder, such as the artifacts of a study."),
+    ],
+    calibration: Annotated[
+        str | None,
+        typer.Option("--calibration", envvar="QSTUDY_CALIBRATION", help="wikitext2, pileval or a text file."),
+    ] = None,
+    num_samples: Annotated[
+        int, typer.Option("--num-samples", min=1, envvar="QSTUDY_NUM_SAMPLES", help="Calibration windows.")
+    ] = 128,
+    length: Annotated[
+        int, typer.Option("--length", min=2, envvar="QSTUDY_LENGTH", help="Tokens of a calibration window.")
+    ] = 2048,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--set", envvar="QSTUDY_SET", help="A parameter of the method: KEY=VALUE. Repeatable."),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", envvar="QSTUDY_REVISION", help="The commit of a hub id.")
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", envvar="QSTUDY_PRESET", help="Where parameters come from.")] = (
+        "paper"
+    ),
+    dtype: Annotated[
+        str, typer.Option("--dtype", envvar="QSTUDY_DTYPE", help="float32, bfloat16 or float16.")
+    ] = "bfloat16",
+    seed: Annotated[int, typer.Option("--seed", envvar="QSTUDY_SEED", help="Of every random draw.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Quantize one model, check that it is what its label says, and write it; without a study."""
+    from orchestrator.quantizing import QuantizeFailedError, QuantizeOptions, quantize_model
+
+    options = QuantizeOptions(
+        model=model,
+        method=method,
+        scheme=scheme,
+        revision=revision,
+        calibration=calibration,
+        num_samples=num_samples,
+        length=length,
+        parameters=tuple(parameters or ()),
+        preset=preset,
+        dtype=dtype,
+        seed=seed,
+    )
+    try:
+        made = quantize_model(options, output)
+    except QuantizeFailedError as error:
+        Console(stderr=True).print(f"[red]{error.failure.kind}:[/red] {_escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(
+            EXIT_CHECK_FAILED if error.failure.kind in ("audit", "nonfinite") else EXIT_INCOMPLETE
+        ) from error
+    if as_json:
+        typer.echo(json.dumps(made.to_json(), indent=1))
+    else:
+        typer.echo("\n".join([*made.summary(), f"artifact: {made.folder}"]))
+
+
 def main() -> None:
     """Entry point of the `qstudy` command."""
     try:
