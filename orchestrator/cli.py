@@ -16,7 +16,7 @@ from rich.console import Console
 
 from grids import GridError
 
-EXIT_BAD_INPUT, EXIT_INCOMPLETE = 2, 3
+EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_INCOMPLETE = 1, 2, 3
 MAX_SIMULATED = 65_536
 
 app = typer.Typer(
@@ -294,6 +294,110 @@ def lm_eval(context: typer.Context) -> None:
     from workers.standalone import run_lm_eval
 
     run_lm_eval(context.args)
+
+
+@app.command()
+def export(
+    study: StudyFolder,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", envvar="QSTUDY_OUTPUT", help="A folder. [default: STUDY/export]")
+    ] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples", envvar="QSTUDY_SAMPLES", help="Every request with its response, too.")
+    ] = False,
+    capsule: Annotated[
+        bool,
+        typer.Option("--capsule", envvar="QSTUDY_CAPSULE", help="One archive of grid, results, tables and checksums."),
+    ] = False,
+) -> None:
+    """Write a study's results as Parquet and CSV, with a README that explains each column."""
+    from orchestrator.exporting import export_study
+
+    for path in export_study(study, output, samples=samples, capsule=capsule):
+        typer.echo(path)
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A capsule, or a study's folder.", show_default=False)],
+    max_gigabytes: Annotated[
+        int,
+        typer.Option("--max-gigabytes", min=1, envvar="QSTUDY_MAX_GIGABYTES", help="The most a capsule unpacks to."),
+    ] = 16,
+) -> None:
+    """Check that checksums hold, that values follow from their items' scores, and ids from their configurations."""
+    from orchestrator.exporting import verify as check
+    from reports.export import Limits
+
+    verdict = check(path, Limits(num_bytes=max_gigabytes << 30))
+    verdict.print()
+    raise typer.Exit(EXIT_CHECK_FAILED if verdict.problems else 0)
+
+
+@app.command()
+def quantize(
+    model: Annotated[
+        str, typer.Argument(help="A local folder, a shipped model, or a hub id with --revision.", show_default=False)
+    ],
+    method: Annotated[str, typer.Option("--method", envvar="QSTUDY_METHOD", help="As in `qstudy list methods`.")],
+    scheme: Annotated[str, typer.Option("--scheme", envvar="QSTUDY_SCHEME", help="Such as w4a16g128.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", envvar="QSTUDY_OUTPUT", help="A folder, such as the artifacts of a study."),
+    ],
+    calibration: Annotated[
+        str | None,
+        typer.Option("--calibration", envvar="QSTUDY_CALIBRATION", help="wikitext2, pileval or a text file."),
+    ] = None,
+    num_samples: Annotated[
+        int, typer.Option("--num-samples", min=1, envvar="QSTUDY_NUM_SAMPLES", help="Calibration windows.")
+    ] = 128,
+    length: Annotated[
+        int, typer.Option("--length", min=2, envvar="QSTUDY_LENGTH", help="Tokens of a calibration window.")
+    ] = 2048,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--set", envvar="QSTUDY_SET", help="A parameter of the method: KEY=VALUE. Repeatable."),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", envvar="QSTUDY_REVISION", help="The commit of a hub id.")
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", envvar="QSTUDY_PRESET", help="Where parameters come from.")] = (
+        "paper"
+    ),
+    dtype: Annotated[
+        str, typer.Option("--dtype", envvar="QSTUDY_DTYPE", help="float32, bfloat16 or float16.")
+    ] = "bfloat16",
+    seed: Annotated[int, typer.Option("--seed", envvar="QSTUDY_SEED", help="Of every random draw.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Quantize one model, check that it is what its label says, and write it; without a study."""
+    from orchestrator.quantizing import QuantizeFailedError, QuantizeOptions, quantize_model
+
+    options = QuantizeOptions(
+        model=model,
+        method=method,
+        scheme=scheme,
+        revision=revision,
+        calibration=calibration,
+        num_samples=num_samples,
+        length=length,
+        parameters=tuple(parameters or ()),
+        preset=preset,
+        dtype=dtype,
+        seed=seed,
+    )
+    try:
+        made = quantize_model(options, output)
+    except QuantizeFailedError as error:
+        Console(stderr=True).print(f"[red]{error.failure.kind}:[/red] {_escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(
+            EXIT_CHECK_FAILED if error.failure.kind in ("audit", "nonfinite") else EXIT_INCOMPLETE
+        ) from error
+    if as_json:
+        typer.echo(json.dumps(made.to_json(), indent=1))
+    else:
+        typer.echo("\n".join([*made.summary(), f"artifact: {made.folder}"]))
 
 
 def main() -> None:
