@@ -275,9 +275,9 @@ class Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=104, help="items of each of the demo's tasks")
+    parser.add_argument("--items", type=int, default=40, help="items of each of the demo's tasks")
     parser.add_argument("--data", type=Path, help="folder of the real data sets")
-    parser.add_argument("--real-items", type=int, default=4, help="items of each real data set")
+    parser.add_argument("--real-items", type=int, default=3, help="items of each real data set")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
