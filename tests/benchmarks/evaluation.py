@@ -4,9 +4,10 @@
     python tests/benchmarks/evaluation.py --data FOLDER   # and real prompts, on random models of 5 million parameters
     python tests/benchmarks/evaluation.py --items 8       # a shorter run
 
-FOLDER holds gsm8k_test.jsonl and humaneval.jsonl. The plain evaluator runs one request at a time, every step, every
-position. Both run in one process on one thread, in float32; operations are those of the matrix products, counted.
-Exits with 1 where the two do not agree.
+FOLDER holds gsm8k_test.jsonl, humaneval.jsonl and piqa_valid.jsonl. The plain evaluator, as public code, runs one
+request at a time, every step, every position; mc_num forwards for each choice, and lm-eval's greedy flag with one more
+for each target token. Both run in one process on one thread, in float32; operations are those of the matrix products,
+counted. Exits with 1 where the two do not agree.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from torch import Tensor
 
 import grids
 from grids import CellTask, find_tasks
-from grids.protocol import GenerationSettings, Protocol
+from grids.protocol import GenerationSettings, LikelihoodSettings, Protocol
 from workers import DiffusionLM, LoadedModel, load_model
+from workers.likelihood import Question
+from workers.likelihood.masks import draw_masks
 from workers.models.architectures import DreamConfig, DreamForDiffusion, LladaConfig, LladaForDiffusion
 from workers.models.work import WorkCounter
 from workers.tasks import BuiltTask
@@ -46,6 +49,10 @@ class Case:
     setting: str
     protocol: Protocol
     requests: Sequence[Any]
+
+    @property
+    def kind(self) -> str:
+        return "generation" if isinstance(self.requests[0][1], Mapping) else "likelihood"
 
 
 @dataclass(frozen=True)
@@ -144,13 +151,67 @@ def plain_dream(loaded: LoadedModel, prompt: list[int], settings: GenerationSett
 # What is compared.
 
 
+# Likelihood.
+
+TOLERANCE = 1e-4
+
+
+def compare(loaded: LoadedModel, case: Case) -> tuple[bool, Cost, Cost]:
+    """Whether both evaluators agree, and what they took."""
+    return (compare_generation if case.kind == "generation" else compare_likelihood)(loaded, case)
+
+
+def compare_likelihood(loaded: LoadedModel, case: Case) -> tuple[bool, Cost, Cost]:
+    lm, settings = DiffusionLM(loaded, case.protocol), case.protocol.likelihood
+    questions = [lm.question(request) for request in case.requests]
+    plain, plain_cost = measured(loaded, lambda: [plain_likelihood(loaded, each, settings) for each in questions])
+    ours, cost = measured(loaded, lambda: dict(lm.likelihoods(case.requests)))
+    largest = max(abs(ours[index] - value) for index, value in enumerate(plain))
+    return largest <= TOLERANCE, plain_cost, cost
+
+
+def plain_likelihood(loaded: LoadedModel, question: Question, settings: LikelihoodSettings) -> float:
+    """The estimate, with a forward for every draw; and whether the target is what greedy decoding gives."""
+    start, length = len(question.context), len(question.target)
+    row, losses = torch.tensor([[*question.context, *question.target]]), []
+    for mask in map(torch.from_numpy, draw_masks(length, settings, question.key, 0)):
+        canvas = row.clone()
+        canvas[0, start:][mask] = loaded.mask_token_id
+        log_probs = loaded.logits(canvas)[0, start:].log_softmax(-1)
+        cross_entropy = -log_probs.gather(-1, row[0, start:, None])[mask].double().sum()
+        losses.append(float(cross_entropy) * length / int(mask.sum()))
+    plain_greedy_flag(loaded, row, start)
+    return -sum(losses) / len(losses)
+
+
+def plain_greedy_flag(loaded: LoadedModel, row: Tensor, start: int) -> bool:
+    canvas = row.clone()
+    canvas[0, start:] = loaded.mask_token_id
+    is_open = torch.ones(row.shape[1] - start, dtype=torch.bool)
+    while is_open.any():
+        confidence, best = loaded.logits(canvas)[0, start:].softmax(-1).max(-1)
+        place = int(confidence.masked_fill(~is_open, -1).argmax())
+        canvas[0, start + place], is_open[place] = best[place], False
+    return torch.equal(canvas, row)
+
+
+# What is compared.
+
+
 def generation(gen_length: int, steps: int, block_length: int) -> Protocol:
     return Protocol.model_validate(
         {"generation": {"gen_length": gen_length, "steps": steps, "llada": {"block_length": block_length}}}
     )
 
 
-def settings_of(family: str, scale: int) -> dict[str, Protocol]:
+def likelihood(mc_num: int, strata: int) -> Protocol:
+    return Protocol.model_validate({"likelihood": {"mc_num": mc_num, "strata": strata}})
+
+
+LIKELIHOODS = {"demo": likelihood(16, 16), "study": likelihood(128, 1)}
+
+
+def generations_of(family: str, scale: int) -> dict[str, Protocol]:
     """The demo's settings, and the study's at a small scale.
 
     The study's LLaDA writes 8 blocks (256 tokens of GSM8K, 32 a block), a token a step; its Dream runs 4 steps a token
@@ -164,9 +225,9 @@ def settings_of(family: str, scale: int) -> dict[str, Protocol]:
 
 def demo_cases(loaded: LoadedModel, name: str, num_items: int) -> list[Case]:
     cases = []
-    for task in ("demo_math", "demo_code"):
-        info = find_tasks([DEMO / "tasks"])[task]
-        for setting, protocol in settings_of(loaded.family, 1).items():
+    for task, info in find_tasks([DEMO / "tasks"]).items():
+        settings = generations_of(loaded.family, 1) if info.is_generation else LIKELIHOODS
+        for setting, protocol in settings.items():
             cell_task = CellTask(info, 0, num_items, protocol, info.metric, info.filter, info.group)
             has_template = loaded.tokenizer.chat_template is not None
             built = BuiltTask(cell_task, DiffusionLM(loaded, protocol), chat_template=has_template)
@@ -213,8 +274,17 @@ def real_cases(loaded: LoadedModel, name: str, folder: Path, num_items: int) -> 
     humaneval = {"until": ["\nclass", "\ndef", "\n#", "\nif", "\nprint"]}
     questions = [(f"Question: {item['question']}\nAnswer:", gsm8k) for item in items("gsm8k_test.jsonl")]
     programs = [(item["prompt"], humaneval) for item in items("humaneval.jsonl")]
-    protocol = settings_of(loaded.family, 2)["study"]
-    return [Case(name, "gsm8k", "study", protocol, questions), Case(name, "humaneval", "study", protocol, programs)]
+    choices = [
+        (f"Question: {item['goal']}\nAnswer:", f" {item[choice]}")
+        for item in items("piqa_valid.jsonl")
+        for choice in ("sol1", "sol2")
+    ]
+    protocol = generations_of(loaded.family, 2)["study"]
+    return [
+        Case(name, "gsm8k", "study", protocol, questions),
+        Case(name, "humaneval", "study", protocol, programs),
+        Case(name, "piqa", "study", LIKELIHOODS["study"], choices),
+    ]
 
 
 # The table.
@@ -255,7 +325,7 @@ class Table:
 
     def __init__(self) -> None:
         self.all_agree = True
-        self._costs: dict[str, list[tuple[Cost, Cost]]] = {}
+        self._costs: list[tuple[Case, Cost, Cost]] = []
         print(HEADER)
 
     def add(self, case: Case, agree: bool, plain: Cost, ours: Cost) -> None:
@@ -264,13 +334,18 @@ class Table:
         print_row(names, "ours", ours)
         print_ratio(names, plain, ours, "equal" if agree else "NOT EQUAL")
         self.all_agree &= agree
-        if case.model in DEMO_MODELS:
-            self._costs.setdefault(case.setting, []).append((plain, ours))
+        self._costs.append((case, plain, ours))
 
     def print_sums(self) -> None:
-        for setting, pairs in self._costs.items():
-            plain, ours = (total(costs) for costs in zip(*pairs, strict=True))
-            print_ratio(f"{'all demo models':20} {'all':10} {setting:7}", plain, ours, "")
+        for setting in ("demo", "study"):
+            for kinds in (("generation",), ("likelihood",), ("generation", "likelihood")):
+                chosen = [
+                    (plain, ours) for case, plain, ours in self._costs if case.setting == setting and case.kind in kinds
+                ]
+                plain, ours = (total(costs) for costs in zip(*chosen, strict=True))
+                print_ratio(
+                    f"{'all demo models':20} {kinds[0] if len(kinds) == 1 else 'all':10} {setting:7}", plain, ours, ""
+                )
 
 
 def main() -> None:
@@ -285,12 +360,12 @@ def main() -> None:
     for name in DEMO_MODELS:
         loaded = load_model(str(DEMO / "models" / name))
         for case in demo_cases(loaded, name, arguments.items):
-            table.add(case, *compare_generation(loaded, case))
+            table.add(case, *compare(loaded, case))
     table.print_sums()
     for family in ("llada", "dream") if arguments.data else ():
         loaded = random_model(family)
         for case in real_cases(loaded, f"random {family}", arguments.data, arguments.real_items):
-            table.add(case, *compare_generation(loaded, case))
+            table.add(case, *compare(loaded, case))
     raise SystemExit(0 if table.all_agree else 1)
 
 
