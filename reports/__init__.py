@@ -4,6 +4,7 @@ Reads and writes results; never imports torch, Ray, transformers or lm-eval, so 
 none of them, and never runs or plans anything.
 """
 
+from reports.files import StorageError, write_file
 from reports.report import PRINTERS, Report, build_report, write_report
 from reports.schemas import CELLS, SAMPLES, SCORES, VARIANTS, TableSchema
 from reports.statistics import (
@@ -15,7 +16,7 @@ from reports.statistics import (
     standard_error,
     standard_error_of_average,
 )
-from reports.store import NewerSchemaError, ResultStore
+from reports.store import ResultStore
 from reports.tables import Table, TableCell, TableOrder, TableRow, build_study_table
 
 REPORT_FORMATS = tuple(PRINTERS)
@@ -27,10 +28,10 @@ __all__ = [
     "SCORES",
     "SEVERITY_RULE",
     "VARIANTS",
-    "NewerSchemaError",
     "Report",
     "ResultStore",
     "Severity",
+    "StorageError",
     "Table",
     "TableCell",
     "TableOrder",
@@ -43,5 +44,6 @@ __all__ = [
     "severity",
     "standard_error",
     "standard_error_of_average",
+    "write_file",
     "write_report",
 ]
