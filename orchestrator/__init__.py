@@ -12,29 +12,39 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.commands import RunOptions, load_study, plan_grid, run_grid
+    from orchestrator.failed_cells import FailureGroup, study_failures
     from orchestrator.planning import Plan, PlannedCell, make_plan
+    from orchestrator.status import Status, study_status
     from orchestrator.study_directory import StudyDirectory
 
 _HOMES = {
+    "FailureGroup": "orchestrator.failed_cells",
     "Plan": "orchestrator.planning",
     "PlannedCell": "orchestrator.planning",
     "RunOptions": "orchestrator.commands",
+    "Status": "orchestrator.status",
     "StudyDirectory": "orchestrator.study_directory",
     "load_study": "orchestrator.commands",
     "make_plan": "orchestrator.planning",
     "plan_grid": "orchestrator.commands",
     "run_grid": "orchestrator.commands",
+    "study_failures": "orchestrator.failed_cells",
+    "study_status": "orchestrator.status",
 }
 
 __all__ = [
+    "FailureGroup",
     "Plan",
     "PlannedCell",
     "RunOptions",
+    "Status",
     "StudyDirectory",
     "load_study",
     "make_plan",
     "plan_grid",
     "run_grid",
+    "study_failures",
+    "study_status",
 ]
 
 

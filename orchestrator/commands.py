@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,16 @@ from rich.table import Table
 
 from grids import Study, read_grid, resolve
 from orchestrator.catalog import make_catalog
+from orchestrator.failures import RunInterruptedError
 from orchestrator.planning import Plan, make_plan
 from orchestrator.pools import Pool, RayPool
-from orchestrator.progress import make_display
+from orchestrator.progress import Displays, make_display
+from orchestrator.progress_file import ProgressFile
 from orchestrator.reporting import print_report
 from orchestrator.running import Run
 from orchestrator.study_directory import StudyDirectory
+from orchestrator.study_lock import StudyLock
+from reports import StorageError
 from workers.units import WorkerSettings
 
 
@@ -54,8 +59,9 @@ def plan_grid(
 ) -> Plan:
     """What a run would do. Writes nothing."""
     study = load_study(grid_file, limit=limit, overrides=overrides)
-    store = StudyDirectory(study_folder or default_folder(study)).store
-    return make_plan(study, store, retry_failed=retry_failed, only=only)
+    directory = StudyDirectory(study_folder or default_folder(study))
+    directory.check_description()
+    return make_plan(study, directory.store, retry_failed=retry_failed, only=only)
 
 
 def default_folder(study: Study) -> Path:
@@ -65,27 +71,55 @@ def default_folder(study: Study) -> Path:
 def run_grid(grid_file: Path, options: RunOptions, pool: Pool | None = None) -> bool:
     """Compute what is missing, write the report, print the table. True if every applicable cell of the grid is done.
 
-    Without `pool`, workers are Ray actors. Raises GridError before anything is written.
+    Without `pool`, workers are Ray actors. Raises GridError before anything is written, also where another driver runs
+    the study; StorageError where nothing can be written; RunInterruptedError where a run that has begun cannot go on.
     """
     study = load_study(grid_file, limit=options.limit, overrides=options.overrides)
     directory = StudyDirectory(options.study or default_folder(study))
-    plan = make_plan(study, directory.store, retry_failed=options.retry_failed, only=options.only)
-    console = Console(stderr=True)
-    console.print(f"study {study.name} in {directory.root}: {summary(plan)}", highlight=False, soft_wrap=True)
-    to_run = plan.to_run()
-    if to_run:
-        pool = pool or RayPool(
-            worker_settings(directory, options), address=options.address, num_workers=options.num_workers
-        )
-        try:
-            directory.describe(study, grid_file.read_text(encoding="utf-8"))
-            with make_display(console, len(to_run), pool.slots) as display:
-                Run(plan, directory, pool, display, fail_fast=options.fail_fast).execute()
-        finally:
-            pool.close()
-    else:
-        directory.describe(study, grid_file.read_text(encoding="utf-8"))
-    return print_report(directory)
+    with StudyLock(directory.root) as lock:
+        directory.open_for_writing()
+        plan = make_plan(study, directory.store, retry_failed=options.retry_failed, only=options.only)
+        console = Console(stderr=True)
+        console.print(f"study {study.name} in {directory.root}: {summary(plan)}", highlight=False, soft_wrap=True)
+        grid_text = grid_file.read_text(encoding="utf-8")
+        if plan.to_run():
+            pool = pool or RayPool(
+                worker_settings(directory, options), address=options.address, num_workers=options.num_workers
+            )
+            try:
+                directory.describe(study, grid_text)
+                with _begun():
+                    _execute(plan, directory, pool, lock, console, fail_fast=options.fail_fast)
+            finally:
+                pool.close()
+        else:
+            directory.describe(study, grid_text)
+        with _begun():
+            return print_report(directory)
+
+
+@contextmanager
+def _begun() -> Iterator[None]:
+    """From here on, a disk that refuses interrupts a run; before, the run could not begin."""
+    try:
+        yield
+    except StorageError as error:
+        raise RunInterruptedError(str(error)) from error
+
+
+def _execute(
+    plan: Plan, directory: StudyDirectory, pool: Pool, lock: StudyLock, console: Console, *, fail_fast: bool
+) -> None:
+    """Drive the workers; tell of it here, and to other shells by a file."""
+    num_cells = len(plan.to_run())
+    progress = ProgressFile(directory.root, lock.owner.token, num_cells, pool.slots)
+
+    def between() -> None:
+        lock.check()
+        progress.write_if_due()
+
+    with Displays(make_display(console, num_cells, pool.slots), progress) as display:
+        Run(plan, directory, pool, display, fail_fast=fail_fast, between=between).execute()
 
 
 def worker_settings(directory: StudyDirectory, options: RunOptions) -> WorkerSettings:

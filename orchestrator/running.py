@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import assert_never
 
-from orchestrator.failures import Failure
+from orchestrator.failures import Failure, RunInterruptedError
 from orchestrator.planning import Plan
 from orchestrator.pools import Finished, Message, Pool, Slot
 from orchestrator.progress import Display
@@ -30,20 +32,33 @@ class Run:
     """One run of a plan over a pool of workers."""
 
     def __init__(
-        self, plan: Plan, directory: StudyDirectory, pool: Pool, display: Display, *, fail_fast: bool = False
+        self,
+        plan: Plan,
+        directory: StudyDirectory,
+        pool: Pool,
+        display: Display,
+        *,
+        fail_fast: bool = False,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         artifacts = ArtifactStore(directory.artifact_dir)
         self._scheduler = Scheduler(plan.to_run(), has_artifact=artifacts.has)
         self._recorder = Recorder(directory)
         self._pool, self._display, self._fail_fast = pool, display, fail_fast
+        self._between = between
         self._units: dict[str, Unit] = {}
         self._results: dict[str, str | Failure] = {}
         self.outcome = Outcome()
 
     def execute(self) -> Outcome:
-        """Drive the workers until every cell is done or failed; with `fail_fast`, until the first failure."""
+        """Drive the workers until every cell is done or failed; with `fail_fast`, until the first failure.
+
+        `between` is called at least every POLL_SECONDS. Raises RunInterruptedError and StorageError: what was saved
+        until then is kept.
+        """
         while not self._scheduler.is_done and not (self._fail_fast and self.outcome.num_failed):
             self._hand_out()
+            self._between()
             for slot, message in self._pool.poll(POLL_SECONDS):
                 self._handle(slot, message)
         return self.outcome
@@ -55,6 +70,7 @@ class Run:
                     unit = replace(unit, done=self._recorder.saved_responses(unit.cell))
                 self._units[slot.name] = unit
                 self._pool.start(slot, unit)
+                self._recorder.unit_started(unit, slot.name, attempts=self._scheduler.attempts(unit))
                 self._display.started(slot, unit)
 
     def _handle(self, slot: Slot, message: Message) -> None:
@@ -85,17 +101,30 @@ class Run:
         result, num_cells = self._results.pop(unit.unit_id), int(isinstance(unit, EvaluateUnit))
         if isinstance(result, Failure):
             self.outcome.num_failed += num_cells
+            self._recorder.unit_failed(unit, result, [], attempts=self._scheduler.attempts(unit))
             self._display.failed(slot, unit, result, num_cells=num_cells)
         else:
             self.outcome.num_done += num_cells
+            self._recorder.unit_finished(unit, result)
             self._display.finished(slot, unit, result, num_cells=num_cells)
 
     def _fail(self, slot: Slot, unit: Unit, failure: Failure) -> None:
+        if failure.is_storage:
+            raise RunInterruptedError(f"{slot.name} cannot write or read: {failure.message}")
+        if (folder := _vanished_model(unit)) is not None:
+            raise RunInterruptedError(f"the model folder {folder} is gone; {slot.name} says {failure.message}")
         attempts = self._scheduler.attempts(unit)
         lost = self._scheduler.failed(unit, failure)
         self._recorder.unit_failed(unit, failure, lost, attempts=attempts)
         self.outcome.num_failed += len(lost)
         self._display.failed(slot, unit, failure, num_cells=len(lost))
+
+
+def _vanished_model(unit: Unit) -> Path | None:
+    """The model's folder if it was there when the grid was read, and no longer is: no cell of it could run."""
+    model = (unit.variant if isinstance(unit, QuantizeUnit) else unit.cell.variant).model
+    # A model of the hub has a revision, and no folder of its own.
+    return Path(model.path) if model.revision is None and not Path(model.path).is_dir() else None
 
 
 def _shown_value(unit: EvaluateUnit, event: Evaluated) -> str:

@@ -87,8 +87,8 @@ class SyncQueue:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove what killed writers left below `folder`: files and folders under a temporary name."""
-    for path in folder.glob(f"**/{TEMPORARY_PREFIX}*"):
+    """Remove what killed writers left in `folder`: files and folders under a temporary name."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         with storage_errors("remove", path):
             if path.is_dir():
                 shutil.rmtree(path)

@@ -93,9 +93,9 @@ class ResultStore:
 
     # ---- reading
 
-    def variants(self) -> list[dict[str, Any]]:
-        """All variants, ordered by id."""
-        return sorted(self._variants.rows(), key=lambda row: str(row["variant_id"]))
+    def variants(self, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """All variants, ordered by id; only `columns` and the id, if given."""
+        return sorted(self._variants.rows(columns), key=lambda row: str(row["variant_id"]))
 
     def variant(self, variant_id: str) -> dict[str, Any] | None:
         """One variant's row, or None where it is not recorded."""
