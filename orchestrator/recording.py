@@ -60,6 +60,10 @@ class Recorder:
         saved = f", {len(unit.done)} responses were saved before" if isinstance(unit, EvaluateUnit) else ""
         self._log(unit, f"=== attempt {attempts} on {worker}: {unit_label(unit)}{saved}")
 
+    def warned(self, unit: Unit, text: str) -> None:
+        """Keep a warning in the unit's log."""
+        self._log(unit, f"    warning: {text}")
+
     def unit_finished(self, unit: Unit, result: str) -> None:
         """End an attempt in the unit's log."""
         self._log(unit, f"--- done: {result}")

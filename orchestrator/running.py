@@ -15,7 +15,7 @@ from orchestrator.recording import Recorder
 from orchestrator.scheduling import Scheduler
 from orchestrator.study_directory import StudyDirectory
 from workers.artifacts import ArtifactStore
-from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, Unit
+from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, Unit, Warned
 
 POLL_SECONDS = 1.0
 
@@ -78,6 +78,8 @@ class Run:
         match message:
             case Progress():
                 self._display.progressed(slot, message)
+            case Warned():
+                self._recorder.warned(unit, message.text)
             case Samples():
                 assert isinstance(unit, EvaluateUnit)
                 self._recorder.samples(unit, message.rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.failures import Failure, classify
 from orchestrator.pools import Finished, Message, Slot
-from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, Unit
+from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, Unit, Warned
 
 NUM_REQUESTS = 4
 SECONDS = 10.0
@@ -73,6 +73,7 @@ class FakePool:
 def _evaluation(unit: EvaluateUnit) -> Iterator[Message]:
     cell = unit.cell
     yield Progress("evaluate", len(unit.done), NUM_REQUESTS)
+    yield Warned("py.warnings: this GPU is warm")
     for index in range(NUM_REQUESTS):
         if index not in unit.done:
             yield Samples([_sample(index)])

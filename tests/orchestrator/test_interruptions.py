@@ -305,7 +305,9 @@ def test_the_logs_of_a_cell_tell_every_attempt_with_worker_times_and_traces(tmp_
     options = RunOptions(study=study, retry_failed=True)
     assert run_grid(tmp_path / "grid.yaml", options, FakePool())
     log = (study / "logs" / f"{failed.cell_id}.log").read_text()
-    lines = log.splitlines()
+    lines = [line for line in log.splitlines() if "    warning: " not in line]
+    assert len(log.splitlines()) == len(lines) + 2
+    assert "    warning: py.warnings: this GPU is warm" in log
     assert " === attempt 1 on worker-0: tiny-llada-base none fp16 demo_facts, " in lines[0]
     assert "0 responses were saved before" in lines[0]
     assert " --- attempt 1 failed, error: ArithmeticError: no weight is good enough" in lines[1]
