@@ -58,7 +58,7 @@ class PartFolder(ABC):
         write_file(self._path(part), lambda file: pq.write_table(table, file, **_LOOSE_OPTIONS), sync=False)
         self._unsynced.add(self._path(part))
         parts.append(part)
-        self._tables[part] = conform(self._schema, table, table.column_names)
+        self._tables[part] = table
         if sum(not part.is_merged for part in parts) >= MERGE_AT:
             self._merge(self._newest(parts))
 
@@ -120,9 +120,13 @@ class PartFolder(ABC):
             self._remove(part)
 
     def _remove(self, part: Part) -> None:
-        self._tables.pop(part, None)
+        self._forget(part)
         with storage_errors("remove", self._path(part)):
             self._path(part).unlink(missing_ok=True)
+
+    def _forget(self, part: Part) -> None:
+        self._tables.pop(part, None)
+        self._footers.pop(part, None)
 
     @abstractmethod
     def _combined(self, found: Sequence[tuple[Part, pa.Table]]) -> tuple[pa.Table, list[KeyCount]]:
@@ -192,6 +196,7 @@ class PartFolder(ABC):
 
     def _reject(self, part: Part, reason: object) -> None:
         self._damage.report(self._path(part), reason)
+        self._forget(part)
         if self._parts is not None:
             self._parts = [other for other in self._parts if other != part]
 
@@ -240,6 +245,10 @@ class KeyedParts(PartFolder):
 
         return self._consistently(work)
 
+    def _forget(self, part: Part) -> None:
+        super()._forget(part)
+        self._places.pop(part, None)
+
     def _read_key(self, part: Part, key: str) -> pa.Table | None:
         """The rows of one key of a merged part, reading no more row groups than they lie in."""
         names = self._schema.columns.names
@@ -265,7 +274,7 @@ class KeyedParts(PartFolder):
                 table = table.filter(pc.is_in(table[self._schema.key], value_set=pa.array(list(kept), pa.string())))
             tables.append(table)
             counts += kept.items()
-        return pa.concat_tables(tables), counts
+        return pa.concat_tables(tables, promote_options="default"), counts
 
     def _keys(self, part: Part, table: pa.Table) -> dict[str, tuple[int, int]]:
         """The keys of a part that was read, and where the rows of each begin and end."""
@@ -322,7 +331,7 @@ class AppendedParts(PartFolder):
         return table if len(places) == len(table) else table.take(sorted(places.values()))
 
     def _combined(self, found: Sequence[tuple[Part, pa.Table]]) -> tuple[pa.Table, list[KeyCount]]:
-        table = self._latest(pa.concat_tables([table for _, table in found]))
+        table = self._latest(pa.concat_tables([table for _, table in found], promote_options="default"))
         return table, [(self._key, len(table))]
 
     def _check_keys(self, part: Part, file: pq.ParquetFile, keys: pa.ChunkedArray) -> None:
