@@ -17,6 +17,8 @@ from orchestrator.status import STATES, Status, study_status
 
 WATCH_SECONDS = 2.0
 _SHOWN_FAILURES = 10
+# Of a study with more variants, only those that fail or run.
+_SHOWN_VARIANTS = 50
 
 
 def status_view(status: Status, *, now: float) -> RenderableType:
@@ -64,7 +66,10 @@ def _cells(status: Status) -> Table:
     table.add_column("variant")
     for state in STATES:
         table.add_column(state, justify="right")
-    for label, counts in [*status.variants.items(), ("all", status.total)]:
+    shown = list(status.variants.items())
+    if len(shown) > _SHOWN_VARIANTS:
+        shown = [(label, counts) for label, counts in shown if counts["failed"] or counts["running"]][:_SHOWN_VARIANTS]
+    for label, counts in [*shown, (f"all {len(status.variants)} variants", status.total)]:
         table.add_row(Text(label), *(str(counts[state] or "") for state in STATES))
     return table
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,6 +198,17 @@ def test_watching_stops_at_ctrl_c_with_the_status_that_was_shown(tmp_path: Path)
 
     run(tmp_path, FakePool(disturb=watch), only=("scheme=fp16", "task=demo_facts"))
     assert watched[0].is_running
+
+
+def test_of_many_variants_only_those_that_fail_or_run_are_shown(tmp_path: Path) -> None:
+    assert run(tmp_path, FakePool())
+    status = study_status(tmp_path / "study")
+    many = {f"variant {number}": Counter({"done": 2}) for number in range(100)}
+    many["variant 70"] = Counter({"failed": 1, "done": 1})
+    text = shown(dataclasses.replace(status, variants=many))
+    assert "variant 70" in text
+    assert "variant 71" not in text
+    assert re.search(r"all 100 variants +199 +1", text)
 
 
 def test_status_as_json_is_one_document_with_everything(
