@@ -59,7 +59,7 @@ class StudyDirectory:
             text = path.read_bytes()
         try:
             content = json.loads(text)
-            versions = {_DESCRIPTION: content["version"]} | content["tables"]
+            versions = {_DESCRIPTION: content["version"]} | content.get("tables", {})
             is_whole = isinstance(content["name"], str) and isinstance(content["cells"], list)
         except (ValueError, KeyError, TypeError):
             is_whole = False
