@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.commands import RunOptions, load_study, plan_grid, run_grid
     from orchestrator.explaining import Explanation, explain_cell
+    from orchestrator.failed_cells import FailureGroup, study_failures
     from orchestrator.planning import Plan, PlannedCell, make_plan
     from orchestrator.priced_plan import PricedPlan, price_plan
+    from orchestrator.status import Status, study_status
     from orchestrator.study_directory import StudyDirectory
 
 _HOMES = {
     "Explanation": "orchestrator.explaining",
+    "FailureGroup": "orchestrator.failed_cells",
     "Plan": "orchestrator.planning",
     "PlannedCell": "orchestrator.planning",
     "PricedPlan": "orchestrator.priced_plan",
     "RunOptions": "orchestrator.commands",
+    "Status": "orchestrator.status",
     "StudyDirectory": "orchestrator.study_directory",
     "explain_cell": "orchestrator.explaining",
     "load_study": "orchestrator.commands",
@@ -30,14 +34,18 @@ _HOMES = {
     "plan_grid": "orchestrator.commands",
     "price_plan": "orchestrator.priced_plan",
     "run_grid": "orchestrator.commands",
+    "study_failures": "orchestrator.failed_cells",
+    "study_status": "orchestrator.status",
 }
 
 __all__ = [
     "Explanation",
+    "FailureGroup",
     "Plan",
     "PlannedCell",
     "PricedPlan",
     "RunOptions",
+    "Status",
     "StudyDirectory",
     "explain_cell",
     "load_study",
@@ -45,6 +53,8 @@ __all__ = [
     "plan_grid",
     "price_plan",
     "run_grid",
+    "study_failures",
+    "study_status",
 ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ import typer
 from rich.console import Console
 
 from grids import GridError
+from orchestrator.failures import RunInterruptedError
 
 EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_INCOMPLETE = 1, 2, 3
 MAX_SIMULATED = 65_536
@@ -188,15 +190,25 @@ def demo(
 
 
 @app.command()
-def status(study: StudyFolder, as_json: Json = False) -> None:
-    """Show how far a study is."""
-    from orchestrator.reporting import study_status
+def status(
+    study: StudyFolder,
+    watch: Annotated[bool, typer.Option("--watch", envvar="QSTUDY_WATCH", help="Until the run ends.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how far a study is, what runs now, and when it will be done."""
+    from orchestrator.status import study_status
+    from orchestrator.status_view import status_view, watch_status
 
-    made = study_status(study)
-    if as_json:
-        typer.echo(json.dumps(made.to_json(), indent=1))
+    if watch and as_json:
+        raise GridError("--watch shows a table and --json one document; choose one of them", key="--watch")
+    if watch:
+        made = watch_status(study, Console())
     else:
-        Console().print(made.to_table())
+        made = study_status(study)
+        if as_json:
+            typer.echo(json.dumps(made.to_json(), indent=1, ensure_ascii=False))
+        else:
+            Console().print(status_view(made, now=time.time()))
     raise typer.Exit(0 if made.is_complete else EXIT_INCOMPLETE)
 
 
@@ -219,6 +231,35 @@ def explain(
         typer.echo(json.dumps(made.to_json(), indent=1, ensure_ascii=False))
     else:
         typer.echo("\n".join(made.to_lines()))
+
+
+@app.command()
+def logs(
+    study: StudyFolder,
+    cell: Annotated[
+        str, typer.Argument(help="An id, its beginning, or model|method|scheme|task|seed=VALUE,...", show_default=False)
+    ],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", envvar="QSTUDY_FOLLOW", help="Go on until the run ends.")
+    ] = False,
+) -> None:
+    """Show what a cell's attempts did: where, how long, warnings and traces."""
+    from orchestrator.logs import cell_log, follow_cell_log
+
+    for text in (follow_cell_log if follow else cell_log)(study, cell):
+        typer.echo(text, nl=False)
+
+
+@app.command()
+def failures(study: StudyFolder, as_json: Json = False) -> None:
+    """Show what failed, by kind and message, with the cells and where their logs are."""
+    from orchestrator.failed_cells import failures_view, study_failures
+
+    groups = study_failures(study)
+    if as_json:
+        typer.echo(json.dumps([group.to_json() for group in groups], indent=1, ensure_ascii=False))
+    else:
+        Console().print(failures_view(groups), soft_wrap=True)
 
 
 @app.command()
@@ -404,12 +445,28 @@ def main() -> None:
     """Entry point of the `qstudy` command."""
     try:
         app()
-    except GridError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {_escape(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(EXIT_BAD_INPUT)
+    except SystemExit:
+        raise
+    except RunInterruptedError as error:
+        _tell_error(f"{error}\nthe run has stopped; what was saved is kept, and the same command goes on from there")
+        sys.exit(EXIT_INCOMPLETE)
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; the same command goes on where this one was")
         sys.exit(EXIT_INCOMPLETE)
+    except (GridError, _storage_error()) as error:
+        _tell_error(str(error))
+        sys.exit(EXIT_BAD_INPUT)
+
+
+def _storage_error() -> type[Exception]:
+    """Looked up when an error is on its way, for it lives beside Arrow, which takes its time to load."""
+    from reports import StorageError
+
+    return StorageError
+
+
+def _tell_error(text: str) -> None:
+    Console(stderr=True).print(f"[red]error:[/red] {_escape(text)}", soft_wrap=True, highlight=False)
 
 
 def _escape(text: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,16 +11,20 @@ from rich.console import Console
 
 from grids import Cell, Study, read_grid, resolve
 from orchestrator.catalog import make_catalog
+from orchestrator.failures import RunInterruptedError
 from orchestrator.plan_view import summary
 from orchestrator.planning import Plan, make_plan
 from orchestrator.pools import Pool, RayPool
 from orchestrator.priced_plan import PricedPlan, price_plan
 from orchestrator.pricing import Pricer
-from orchestrator.progress import make_display
+from orchestrator.progress import Displays, make_display
+from orchestrator.progress_file import ProgressFile
 from orchestrator.reporting import print_report
 from orchestrator.running import Run
 from orchestrator.scheduling import even_shards
 from orchestrator.study_directory import StudyDirectory
+from orchestrator.study_lock import StudyLock
+from reports import StorageError
 from workers.artifacts import ArtifactStore
 from workers.units import WorkerSettings
 
@@ -59,6 +64,7 @@ def plan_grid(
     """What a run would do and what it would cost (on `device`, see `price_plan`). Writes nothing."""
     study = load_study(grid_file, limit=limit, overrides=overrides)
     directory = StudyDirectory(study_folder or default_folder(study))
+    directory.check_description()
     plan = make_plan(study, directory.store, retry_failed=retry_failed, only=only)
     return _priced(plan, directory, device=device)
 
@@ -74,36 +80,66 @@ def default_folder(study: Study) -> Path:
 def run_grid(grid_file: Path, options: RunOptions, pool: Pool | None = None) -> bool:
     """Compute what is missing, write the report, print the table. True if every applicable cell of the grid is done.
 
-    Without `pool`, workers are Ray actors. Raises GridError before anything is written.
+    Without `pool`, workers are Ray actors. Raises GridError before anything is written, also where another driver runs
+    the study; StorageError where nothing can be written; RunInterruptedError where a run that has begun cannot go on.
     """
     study = load_study(grid_file, limit=options.limit, overrides=options.overrides)
     directory = StudyDirectory(options.study or default_folder(study))
-    plan = make_plan(study, directory.store, retry_failed=options.retry_failed, only=options.only)
-    console = Console(stderr=True)
-    console.print(f"study {study.name} in {directory.root}: {summary(plan)}", highlight=False, soft_wrap=True)
+    with StudyLock(directory.root) as lock:
+        directory.open_for_writing()
+        plan = make_plan(study, directory.store, retry_failed=options.retry_failed, only=options.only)
+        console = Console(stderr=True)
+        console.print(f"study {study.name} in {directory.root}: {summary(plan)}", highlight=False, soft_wrap=True)
+        grid_text = grid_file.read_text(encoding="utf-8")
+        if plan.to_run():
+            pool = pool or RayPool(
+                worker_settings(directory, options), address=options.address, num_workers=options.num_workers
+            )
+            try:
+                directory.describe(study, grid_text)
+                with _begun():
+                    _execute(plan, directory, pool, lock, console, options)
+            finally:
+                pool.close()
+        else:
+            directory.describe(study, grid_text)
+        with _begun():
+            return print_report(directory)
+
+
+@contextmanager
+def _begun() -> Iterator[None]:
+    """From here on, a disk that refuses interrupts a run; before, the run could not begin."""
+    try:
+        yield
+    except StorageError as error:
+        raise RunInterruptedError(str(error)) from error
+
+
+def _execute(
+    plan: Plan, directory: StudyDirectory, pool: Pool, lock: StudyLock, console: Console, options: RunOptions
+) -> None:
+    """Drive the workers; tell of it here, and to other shells by a file."""
     to_run = plan.to_run()
-    if to_run:
-        pool = pool or RayPool(
-            worker_settings(directory, options), address=options.address, num_workers=options.num_workers
-        )
-        try:
-            directory.describe(study, grid_file.read_text(encoding="utf-8"))
-            with make_display(console, len(to_run), pool.slots) as display:
-                pricer = _priced(plan, directory).pricer
-                Run(
-                    plan,
-                    directory,
-                    pool,
-                    display,
-                    seconds_of=pricer.unit_seconds,
-                    shards_of=_shards_of(to_run, pricer, options.shards, num_workers=len(pool.slots)),
-                    fail_fast=options.fail_fast,
-                ).execute()
-        finally:
-            pool.close()
-    else:
-        directory.describe(study, grid_file.read_text(encoding="utf-8"))
-    return print_report(directory)
+    pricer = _priced(plan, directory).pricer
+    num_cells = len(to_run)
+    progress = ProgressFile(directory.root, lock.owner.token, num_cells, pool.slots)
+
+    def between() -> None:
+        lock.check()
+        progress.write_if_due()
+
+    with Displays(make_display(console, num_cells, pool.slots), progress) as display:
+        Run(
+            plan,
+            directory,
+            pool,
+            display,
+            seconds_of=pricer.unit_seconds,
+            shards_of=_shards_of(to_run, pricer, options.shards, num_workers=len(pool.slots)),
+            fail_fast=options.fail_fast,
+            between=between,
+        ).execute()
 
 
 def _shards_of(cells: Sequence[Cell], pricer: Pricer, given: int | None, *, num_workers: int) -> Callable[[Cell], int]:

@@ -1,7 +1,8 @@
-"""Kinds of failure, told apart from the exceptions that reach the driver."""
+"""Kinds of failure, told apart from the exceptions that reach the driver; and what stops a whole run."""
 
 from __future__ import annotations
 
+import errno
 import textwrap
 import traceback
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ _KINDS: dict[str, Kind] = {
     "SandboxError": "bad_input",
     "GridError": "bad_input",
 }
+# No cell is to blame for a full or read-only disk, and the next one would meet it too.
+_STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+
+
+class RunInterruptedError(Exception):
+    """The run cannot go on, for a reason that is no cell's. What was saved stays; the text says what to mend."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Failure:
     kind: Kind
     message: str
     trace: str
+    is_storage: bool = False
 
     @property
     def is_retryable(self) -> bool:
@@ -60,4 +68,5 @@ def classify(error: BaseException) -> Failure:
     kinds = _RAY_KINDS if type(error).__module__.startswith("ray.") else _KINDS
     kind: Kind = next((kinds[name] for name in names if name in kinds), "error")
     message = textwrap.shorten(str(error), MESSAGE_LENGTH)
-    return Failure(kind, f"{type(error).__name__}: {message}" if message else type(error).__name__, trace)
+    is_storage = isinstance(error, OSError) and error.errno in _STORAGE
+    return Failure(kind, f"{type(error).__name__}: {message}" if message else type(error).__name__, trace, is_storage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol
 
@@ -125,8 +126,8 @@ class LiveDisplay:
         failed = f", {self._num_failed} failed" if self._num_failed else ""
         left = elapsed / self._ended * (self._num_cells - self._ended) if self._ended else None
         head = Text(
-            f"{self._ended} of {self._num_cells} cells{failed}   {_clock(elapsed)} elapsed"
-            + (f", about {_clock(left)} left" if left is not None else ""),
+            f"{self._ended} of {self._num_cells} cells{failed}   {clock(elapsed)} elapsed"
+            + (f", about {clock(left)} left" if left is not None else ""),
             style="bold",
         )
         table = Table(box=None, pad_edge=False)
@@ -147,11 +148,46 @@ class LiveDisplay:
         first, last, since = self._steps[slot.name]
         seconds, steps = time.monotonic() - since, last.done - first.done
         rate = steps / seconds if steps and seconds > 0 else 0.0
-        left = _clock((last.total - last.done) / rate) if rate else ""
+        left = clock((last.total - last.done) / rate) if rate else ""
         return label, last.phase, f"{last.done}/{last.total}", f"{rate:.1f}" if rate else "", left
 
 
-def _clock(seconds: float) -> str:
+class Displays:
+    """Several displays as one."""
+
+    def __init__(self, *displays: Display) -> None:
+        self._displays = displays
+        self._open = ExitStack()
+
+    def __enter__(self) -> Displays:
+        for display in self._displays:
+            self._open.enter_context(display)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    def started(self, slot: Slot, unit: Unit) -> None:
+        for display in self._displays:
+            display.started(slot, unit)
+
+    def progressed(self, slot: Slot, step: Progress) -> None:
+        for display in self._displays:
+            display.progressed(slot, step)
+
+    def finished(self, slot: Slot, unit: Unit, result: str, *, num_cells: int) -> None:
+        for display in self._displays:
+            display.finished(slot, unit, result, num_cells=num_cells)
+
+    def failed(self, slot: Slot, unit: Unit, failure: Failure, *, num_cells: int) -> None:
+        for display in self._displays:
+            display.failed(slot, unit, failure, num_cells=num_cells)
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03`, or `2:03` below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -9,6 +9,7 @@ from typing import Any
 from grids import Cell, Variant
 from grids.identity import canonical_json
 from orchestrator.failures import Failure
+from orchestrator.progress import unit_label
 from orchestrator.provenance import provenance
 from orchestrator.study_directory import StudyDirectory
 from workers.units import Evaluated, EvaluateUnit, Quantized, QuantizeUnit, Response, Unit
@@ -54,9 +55,26 @@ class Recorder:
         self._store.record_cell(rows)
         return None
 
+    def unit_started(self, unit: Unit, worker: str, *, attempts: int) -> None:
+        """Begin an attempt in the unit's log."""
+        saved = f", {len(unit.done)} responses were saved before" if isinstance(unit, EvaluateUnit) else ""
+        self._log(unit, f"=== attempt {attempts} on {worker}: {unit_label(unit)}{saved}")
+
+    def warned(self, unit: Unit, text: str) -> None:
+        """Keep a warning in the unit's log."""
+        self._log(unit, f"    warning: {text}")
+
+    def unit_finished(self, unit: Unit, result: str) -> None:
+        """End an attempt in the unit's log."""
+        self._log(unit, f"--- done: {result}")
+
+    def _log(self, unit: Unit, text: str) -> None:
+        now = datetime.datetime.now(datetime.UTC)
+        self._directory.write_log(unit.unit_id, f"{now:%Y-%m-%d %H:%M:%S} {text}\n")
+
     def unit_failed(self, unit: Unit, failure: Failure, lost: list[Cell], *, attempts: int) -> None:
         """Mark what a failed unit takes with it; nothing if it will be tried again."""
-        self._directory.write_log(unit.unit_id, f"attempt {attempts} failed, {failure.kind}\n{failure.trace}\n")
+        self._log(unit, f"--- attempt {attempts} failed, {failure.kind}: {failure.message}\n{failure.trace}")
         if isinstance(unit, QuantizeUnit) and lost:
             row = {"status": "failed", "failure_kind": failure.kind, "failure_message": failure.message}
             self._store.record_variant(_variant_row(unit.variant) | row)

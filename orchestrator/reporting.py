@@ -1,85 +1,23 @@
-"""What a study's folder tells without running anything: its status and its report. Loads neither torch nor Ray."""
+"""A study's report, from its folder alone. Loads neither torch nor Ray."""
 
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from grids import GridError
 from grids.errors import unknown_name
+from orchestrator.status import study_status
 from orchestrator.study_directory import StudyDirectory
 from reports import DEFAULT_TABLES, REPORT_FORMATS, TableOrder, build_report, write_report
+from reports.files import storage_errors
 from reports.terminal import terminal_notes, terminal_table
 
 PIPE_WIDTH = 200
-
-
-@dataclass(frozen=True)
-class Status:
-    """Cells by state, for the whole study and for each variant."""
-
-    name: str
-    folder: Path
-    variants: dict[str, Counter[str]]
-    failures: list[tuple[str, str]]
-
-    @property
-    def total(self) -> Counter[str]:
-        return sum(self.variants.values(), Counter())
-
-    @property
-    def is_complete(self) -> bool:
-        return not any(self.total[state] for state in ("failed", "started", "missing"))
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "study": self.name,
-            "complete": self.is_complete,
-            "cells": dict(self.total),
-            "variants": {label: dict(states) for label, states in self.variants.items()},
-            "failures": [{"cell": cell, "failure": failure} for cell, failure in self.failures],
-        }
-
-    def to_table(self) -> Table:
-        states = ("done", "failed", "started", "missing", "not applicable")
-        table = Table(title=f"{self.name} ({self.folder})", title_justify="left", box=None, pad_edge=False)
-        table.add_column("variant")
-        for state in states:
-            table.add_column(state, justify="right")
-        for label, counts in [*self.variants.items(), ("all", self.total)]:
-            table.add_row(label, *(str(counts[state] or "") for state in states))
-        for cell, failure in self.failures:
-            table.add_row(f"[red]failed: {cell}: {failure}[/red]")
-        return table
-
-
-def study_status(folder: Path) -> Status:
-    """Raises GridError if the folder is not a study."""
-    directory = StudyDirectory.existing(folder)
-    description = directory.description()
-    recorded = {row["cell_id"]: row for row in directory.store.cells()}
-    variants: dict[str, Counter[str]] = {}
-    failures = []
-    for cell in description["cells"]:
-        label = f"{cell['model']} {cell['method_label']} {cell['scheme']}"
-        row = recorded.get(cell["cell_id"])
-        if cell["not_applicable"] is not None:
-            state = "not applicable"
-        elif row is not None:
-            state = row["status"]
-        else:
-            state = "started" if directory.store.num_samples(cell["cell_id"]) else "missing"
-        if row is not None and state == "failed":
-            failures.append((f"{label} {cell['task']}", f"{row['failure_kind']}: {row['failure_message']}"))
-        variants.setdefault(label, Counter())[state] += 1
-    return Status(description["name"], folder, variants, failures)
 
 
 def write_study_report(
@@ -115,22 +53,27 @@ def print_report(directory: StudyDirectory) -> bool:
     counts = ", ".join(f"{number} {state}" for state, number in status.total.items())
     told.print(f"cells: {counts}", highlight=False)
     if status.failures:
-        told.print(f"traces of failures are in {directory.log_dir}; --retry-failed runs them again", soft_wrap=True)
+        told.print(
+            f"`qstudy failures {directory.root}` says why cells failed; --retry-failed runs them again",
+            highlight=False,
+            soft_wrap=True,
+        )
     return status.is_complete
 
 
 def _write(directory: StudyDirectory, formats: Sequence[str], output: Path | None, tables: Sequence[str]) -> list[Path]:
     expected = directory.description()["cells"]
     try:
-        return write_report(
-            directory.root,
-            directory.store,
-            expected=expected,
-            order=_order(expected),
-            formats=formats,
-            tables=tables,
-            out_dir=output,
-        )
+        with storage_errors("write", output or directory.report_dir):
+            return write_report(
+                directory.root,
+                directory.store,
+                expected=expected,
+                order=_order(expected),
+                formats=formats,
+                tables=tables,
+                out_dir=output,
+            )
     except GridError:
         raise
     except ValueError as error:

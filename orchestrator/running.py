@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import assert_never
 
 from grids import Cell
-from orchestrator.failures import Failure
+from orchestrator.failures import Failure, RunInterruptedError
 from orchestrator.planning import Plan
 from orchestrator.pools import Finished, Message, Pool, Slot
 from orchestrator.progress import Display
@@ -16,7 +17,7 @@ from orchestrator.recording import Recorder
 from orchestrator.scheduling import Scheduler
 from orchestrator.study_directory import StudyDirectory
 from workers.artifacts import ArtifactStore
-from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, ShardDone, Unit
+from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, ShardDone, Unit, Warned
 
 POLL_SECONDS = 1.0
 
@@ -42,6 +43,7 @@ class Run:
         seconds_of: Callable[[Unit], float] = lambda unit: 1.0,
         shards_of: Callable[[Cell], int] = lambda cell: 1,
         fail_fast: bool = False,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         artifacts = ArtifactStore(directory.artifact_dir)
         self._scheduler = Scheduler(
@@ -53,15 +55,21 @@ class Run:
         )
         self._recorder = Recorder(directory)
         self._pool, self._display, self._fail_fast = pool, display, fail_fast
+        self._between = between
         self._units: dict[str, Unit] = {}
         self._shards: defaultdict[str, list[ShardDone]] = defaultdict(list)
         self._results: dict[str, str | Failure] = {}
         self.outcome = Outcome()
 
     def execute(self) -> Outcome:
-        """Drive the workers until every cell is done or failed; with `fail_fast`, until the first failure."""
+        """Drive the workers until every cell is done or failed; with `fail_fast`, until the first failure.
+
+        `between` is called at least every POLL_SECONDS. Raises RunInterruptedError and StorageError: what was saved
+        until then is kept.
+        """
         while not self._scheduler.is_done and not (self._fail_fast and self.outcome.num_failed):
             self._hand_out()
+            self._between()
             for slot, message in self._pool.poll(POLL_SECONDS):
                 self._handle(slot, message)
         return self.outcome
@@ -73,6 +81,7 @@ class Run:
                     unit = replace(unit, done=self._recorder.saved_responses(unit.cell))
                 self._units[slot.name] = unit
                 self._pool.start(slot, unit)
+                self._recorder.unit_started(unit, slot.name, attempts=self._scheduler.attempts(unit))
                 self._display.started(slot, unit)
 
     def _handle(self, slot: Slot, message: Message) -> None:
@@ -80,6 +89,8 @@ class Run:
         match message:
             case Progress():
                 self._display.progressed(slot, message)
+            case Warned():
+                self._recorder.warned(unit, message.text)
             case Samples():
                 assert isinstance(unit, EvaluateUnit)
                 self._recorder.samples(unit, message.rows)
@@ -108,12 +119,18 @@ class Run:
         result = self._results.pop(unit.unit_id)
         if isinstance(result, Failure):
             self.outcome.num_failed += num_cells
+            self._recorder.unit_failed(unit, result, [], attempts=self._scheduler.attempts(unit))
             self._display.failed(slot, unit, result, num_cells=num_cells)
         else:
             self.outcome.num_done += num_cells
+            self._recorder.unit_finished(unit, result)
             self._display.finished(slot, unit, result, num_cells=num_cells)
 
     def _fail(self, slot: Slot, unit: Unit, failure: Failure) -> None:
+        if failure.is_storage:
+            raise RunInterruptedError(f"{slot.name} cannot write or read: {failure.message}")
+        if (folder := _vanished_model(unit)) is not None:
+            raise RunInterruptedError(f"the model folder {folder} is gone; {slot.name} says {failure.message}")
         attempts = self._scheduler.attempts(unit)
         lost = self._scheduler.failed(unit, failure)
         self._recorder.unit_failed(unit, failure, lost, attempts=attempts)
@@ -128,6 +145,13 @@ def _with_shards(event: Evaluated, shards: list[ShardDone]) -> Evaluated:
         num_forwards=event.num_forwards + sum(shard.num_forwards for shard in shards),
         seconds=event.seconds + sum(shard.seconds for shard in shards),
     )
+
+
+def _vanished_model(unit: Unit) -> Path | None:
+    """The model's folder if it was there when the grid was read, and no longer is: no cell of it could run."""
+    model = (unit.variant if isinstance(unit, QuantizeUnit) else unit.cell.variant).model
+    # A model of the hub has a revision, and no folder of its own.
+    return Path(model.path) if model.revision is None and not Path(model.path).is_dir() else None
 
 
 def _shown_value(unit: EvaluateUnit, event: Evaluated) -> str:

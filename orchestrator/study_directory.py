@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from grids import Cell, GridError, Study
-from reports import ResultStore
+from reports import CELLS, SAMPLES, SCORES, VARIANTS, ResultStore
+from reports.files import remove_temporary_files, storage_errors, write_file
 
 _DESCRIPTION = "study.json"
 _DESCRIPTION_VERSION = 2
+_TABLE_VERSIONS = {schema.name: schema.version for schema in (VARIANTS, CELLS, SAMPLES, SCORES)}
 
 
 class StudyDirectory:
@@ -31,41 +32,86 @@ class StudyDirectory:
             raise GridError("not a study: it has no study.json; `qstudy run GRID` makes one", file=str(root))
         return cls(root)
 
+    def open_for_writing(self) -> None:
+        """For the driver, when it holds the lock: remove what a killed one left, set damaged result files aside.
+
+        Raises GridError for a description that is damaged or newer, before anything is changed.
+        """
+        self.check_description()
+        for folder in (self.root, self.artifact_dir):
+            remove_temporary_files(folder)
+        self.store.open_for_writing()
+
     def describe(self, study: Study, grid_text: str) -> None:
         """Write what the grid expects, so that reports and status need neither the grid nor its models."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        content = {
-            "version": _DESCRIPTION_VERSION,
-            "name": study.name,
-            "grid": grid_text,
-            "cells": [expected_cell(cell) for cell in study.cells],
+        write_description(
+            self.root,
+            name=study.name,
+            grid=grid_text,
+            cells=[expected_cell(cell) for cell in study.cells],
             # The two halves of every cell's identity, each once.
-            "variants": {cell.variant.variant_id: cell.variant.identity() for cell in study.cells},
-            "tasks": {task_key(cell): cell.task.identity(cell.variant.model.family) for cell in study.cells},
-        }
-        temporary = self.root / f".tmp-{_DESCRIPTION}"
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, self.root / _DESCRIPTION)
+            variants={cell.variant.variant_id: cell.variant.identity() for cell in study.cells},
+            tasks={task_key(cell): cell.task.identity(cell.variant.model.family) for cell in study.cells},
+        )
+
+    def check_description(self) -> None:
+        """Raise GridError for a description that is damaged or newer; there need not be any."""
+        if (self.root / _DESCRIPTION).exists():
+            self._read_description()
 
     def description(self) -> dict[str, Any]:
-        """What `describe` wrote. Raises GridError for a file that a later version wrote."""
-        content: dict[str, Any] = json.loads((self.root / _DESCRIPTION).read_text(encoding="utf-8"))
-        if content["version"] != _DESCRIPTION_VERSION:
+        """What `describe` wrote. Raises GridError for a file that is damaged, or that another version wrote."""
+        description = self._read_description()
+        if description["version"] < _DESCRIPTION_VERSION:
             raise GridError(
-                f"study.json has version {content['version']}, not {_DESCRIPTION_VERSION}; `qstudy run GRID` writes it "
-                "anew and computes nothing again",
+                f"study.json has version {description['version']}, not {_DESCRIPTION_VERSION}; `qstudy run GRID` "
+                "writes it anew and computes nothing again",
                 file=str(self.root),
             )
-        return content
+        return description
+
+    def _read_description(self) -> dict[str, Any]:
+        path = self.root / _DESCRIPTION
+        with storage_errors("read", path):
+            text = path.read_bytes()
+        try:
+            content = json.loads(text)
+            versions = {_DESCRIPTION: content["version"]} | content.get("tables", {})
+            is_whole = isinstance(content["name"], str) and isinstance(content["cells"], list)
+        except (ValueError, KeyError, TypeError):
+            is_whole = False
+        if not is_whole:
+            raise GridError(
+                "the file is damaged; delete it, and `qstudy run GRID` writes it again. It holds no results",
+                file=str(path),
+            )
+        known = {_DESCRIPTION: _DESCRIPTION_VERSION} | _TABLE_VERSIONS
+        if newer := [name for name, version in versions.items() if version > known.get(name, 0)]:
+            raise GridError(
+                f"a later qstudy wrote this study ({', '.join(newer)}: a newer version than this one knows); "
+                "install that qstudy, or a later one",
+                file=str(path),
+            )
+        description: dict[str, Any] = content
+        return description
 
     def log_file(self, unit_id: str) -> Path:
         return self.log_dir / f"{unit_id}.log"
 
     def write_log(self, unit_id: str, text: str) -> None:
         """Add to a unit's log."""
-        self.log_dir.mkdir(parents=True, exist_ok=True)
-        with self.log_file(unit_id).open("a", encoding="utf-8") as log:
-            log.write(text)
+        path = self.log_file(unit_id)
+        with storage_errors("write", path):
+            self.log_dir.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as log:
+                log.write(text)
+
+
+def write_description(root: Path, **content: Any) -> None:
+    """Write a study's description. Raises StorageError."""
+    versions = {"version": _DESCRIPTION_VERSION, "tables": _TABLE_VERSIONS}
+    text = json.dumps(versions | content, indent=1, ensure_ascii=False)
+    write_file(root / _DESCRIPTION, lambda file: file.write(text.encode()))
 
 
 def task_key(cell: Cell) -> str:

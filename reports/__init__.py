@@ -4,10 +4,11 @@ Reads and writes results; never imports torch, Ray, transformers or lm-eval, so 
 none of them, and never runs or plans anything.
 """
 
+from reports.files import StorageError, write_file
 from reports.items import ItemLibrary, ItemScores, score_matrices
 from reports.report import PRINTERS, Report, build_report, write_report
 from reports.schemas import CELLS, SAMPLES, SCORES, VARIANTS, TableSchema
-from reports.store import NewerSchemaError, ResultStore
+from reports.store import ResultStore
 from reports.tables import (
     DEFAULT_TABLES,
     Table,
@@ -31,9 +32,9 @@ __all__ = [
     "VARIANTS",
     "ItemLibrary",
     "ItemScores",
-    "NewerSchemaError",
     "Report",
     "ResultStore",
+    "StorageError",
     "Table",
     "TableCell",
     "TableOrder",
@@ -45,5 +46,6 @@ __all__ = [
     "read_table_spec",
     "score_matrices",
     "table_names",
+    "write_file",
     "write_report",
 ]

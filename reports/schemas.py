@@ -188,20 +188,37 @@ def _complaint(field: pa.Field, value: object) -> str | None:
     return None
 
 
-def conform(schema: TableSchema, table: pa.Table, *, version: int) -> pa.Table:
-    """A table read from a file, brought to today's columns.
+def check_columns(schema: TableSchema, found: pa.Schema, *, version: int) -> None:
+    """Raise ValueError where a file of today's `version` does not have exactly today's columns."""
+    if version == schema.version and (found.names != schema.columns.names or found.types != schema.columns.types):
+        raise ValueError(f"its columns are not those of table {schema.name!r}, version {version}")
 
-    Columns that a file of an older `version` does not have become null. Raises ValueError where a file of today's
-    version does not have exactly today's columns, or where a value does not fit.
+
+def conform(schema: TableSchema, table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The columns `names` of a table read from a file, of today's types; those that an older file lacks are null.
+
+    Raises ValueError where a value does not fit.
     """
     # Fields that older files lack hold nulls, whatever is required today.
-    nullable = pa.schema([field.with_nullable(True) for field in schema.columns])
-    if version == schema.version:
-        if table.schema.names != nullable.names or table.schema.types != nullable.types:
-            raise ValueError(f"its columns are not those of table {schema.name!r}, version {version}")
-        return table.cast(nullable)
-    columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
-        for field in nullable
-    ]
-    return pa.Table.from_arrays(columns, schema=nullable)
+    fields = [schema.columns.field(name).with_nullable(True) for name in names]
+    return pa.Table.from_arrays([_as_field(table, field) for field in fields], schema=pa.schema(fields))
+
+
+def _as_field(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    if field.name not in table.column_names:
+        return pa.chunked_array([pa.nulls(len(table), field.type)])
+    column = table[field.name]
+    return column if column.type == field.type else column.cast(field.type)
+
+
+def to_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """An Arrow table as rows. Equal texts are one object: a study repeats most of them in every row."""
+    columns = [_texts(column) if pa.types.is_string(column.type) else column.to_pylist() for column in table.columns]
+    names = table.column_names
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _texts(column: pa.ChunkedArray) -> list[str | None]:
+    encoded = column.combine_chunks().dictionary_encode()
+    texts = encoded.dictionary.to_pylist()
+    return [None if index is None else texts[index] for index in encoded.indices.to_pylist()]

@@ -1,53 +1,53 @@
-"""The results store: a study's numbers as small Parquet files, each written at once or not at all."""
+"""The results store: a study's numbers as Parquet files, each written at once or not at all, merged as they gather."""
 
 from __future__ import annotations
 
-import logging
-import os
-import re
 import uuid
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from reports.schemas import CELLS, SAMPLES, SCORES, STATUSES, VARIANTS, Row, TableSchema, conform, to_arrow
-
-_LOGGER = logging.getLogger("qstudy.reports")
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_TEMPORARY_PREFIX = ".tmp-"
-_DAMAGED_SUFFIX = ".damaged"
-_NUM_READERS = 4
-# For a few rows with long texts, dictionaries and statistics triple the size and add half to the time of reading.
-_WRITE_OPTIONS = {
-    "compression": "zstd",
-    "write_page_checksum": True,
-    "use_dictionary": False,
-    "write_statistics": False,
-}
-
-
-class NewerSchemaError(ValueError):
-    """A file of the store was written by a later version of qstudy than this one."""
+from reports.damage import DamagedFiles
+from reports.files import SyncQueue, storage_errors
+from reports.part_folder import AppendedParts, KeyedParts
+from reports.parts import ID
+from reports.schemas import CELLS, SAMPLES, SCORES, STATUSES, VARIANTS, Row, TableSchema, to_arrow, to_rows
 
 
 class ResultStore:
     """The results of one study, in `study_dir/results`: variants, cells, scores and samples.
 
-    One file per variant, per cell and per cell's scores, replaced when recorded again; one folder per cell for samples,
-    with one file per append. A file becomes visible only when it is complete (temporary name, fsync, rename). A file
-    that cannot be read, or that is not of its table, is renamed to `*.damaged`, reported in `warnings` and in the log,
-    and left out: what it held counts as not computed. Nothing is written before the first row is.
+    Each table is a folder of parts (`reports.parts`): a file per write at first, few files in the end. Samples have a
+    folder per cell, merged into one file when the cell is done: what took hours to compute is never rewritten with
+    that of other cells. A file that cannot be read, or that is not of its table, or of a later version, is left out,
+    and told in `warnings` and in the log: what it held counts as not recorded. `open_for_writing` is for the driver,
+    the only writer; readers need no lock. Nothing is written before the first row is. What the system refuses to read
+    or write raises StorageError.
     """
 
     def __init__(self, study_dir: Path) -> None:
         self.results_dir = Path(study_dir) / "results"
-        self.warnings: list[str] = []
-        self._num_appends: dict[str, int] = {}
+        self._damage = DamagedFiles(self.results_dir)
+        self._unsynced = SyncQueue()
+        self._variants, self._cells, self._scores = (
+            KeyedParts(self.results_dir / schema.name, schema, self._damage, self._unsynced)
+            for schema in (VARIANTS, CELLS, SCORES)
+        )
+        # Of the cells that this process adds samples to.
+        self._samples: dict[str, AppendedParts] = {}
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for each damaged or foreign file that this object met."""
+        return self._damage.messages
+
+    def open_for_writing(self) -> None:
+        """For the driver, when it holds the study's lock: remove what a killed one left, set damaged files aside."""
+        self._damage.sets_aside = True
+        for table in (self._variants, self._cells, self._scores):
+            table.tidy()
 
     # ---- writing: the driver is the only writer
 
@@ -55,7 +55,7 @@ class ResultStore:
         """Record a quantized variant, or that quantizing it failed, in place of what was recorded before."""
         _check_status(VARIANTS, row)
         variant_id = _checked_id(VARIANTS, row.get("variant_id"))
-        self._write(self._file(VARIANTS, variant_id), to_arrow(VARIANTS, [row]))
+        self._variants.append(variant_id, to_arrow(VARIANTS, [row]))
 
     def record_cell(self, rows: Sequence[Row]) -> None:
         """Record one cell: a row per (metric, filter), or one failed row with metric "" and no value.
@@ -70,12 +70,16 @@ class ResultStore:
             )
         cell_id = _checked_id(CELLS, cell_ids.pop())
         _check_cell_rows(cell_id, rows)
-        self._write(self._file(CELLS, cell_id), to_arrow(CELLS, rows))
+        table = to_arrow(CELLS, rows)
+        samples = self._samples.pop(cell_id, None) or self._samples_of(cell_id)
+        if rows[0]["status"] == "done":
+            samples.merge_all()
+        self._cells.append(cell_id, table)
 
     def record_scores(self, cell_id: str, rows: Sequence[Row]) -> None:
         """Record the scores of a cell's items, in place of those recorded before. `cell_id` is filled into the rows."""
         _checked_id(SCORES, cell_id)
-        self._write(self._file(SCORES, cell_id), to_arrow(SCORES, _of_cell(SCORES, cell_id, rows)))
+        self._scores.append(cell_id, to_arrow(SCORES, _of_cell(SCORES, cell_id, rows)))
 
     def append_samples(self, cell_id: str, rows: Sequence[Row]) -> None:
         """Add a batch of a cell's samples. `cell_id` is filled into the rows; no rows write nothing."""
@@ -83,145 +87,89 @@ class ResultStore:
         if not rows:
             return
         table = to_arrow(SAMPLES, _of_cell(SAMPLES, cell_id, rows))
-        folder = self.samples_folder(cell_id)
-        number = self._num_appends.get(cell_id)
-        if number is None:
-            number = _next_number(folder)
+        samples = self._samples.setdefault(cell_id, self._samples_of(cell_id))
         # The random part keeps a second writer from ever taking the place of a batch.
-        self._write(folder / f"{number:06d}-{uuid.uuid4().hex[:8]}.parquet", table)
-        self._num_appends[cell_id] = number + 1
+        samples.append(uuid.uuid4().hex[:8], table)
 
     # ---- reading
 
-    def variants(self) -> list[dict[str, Any]]:
-        """All variants, ordered by id."""
-        return self._read_rows(VARIANTS, _parquet_files(self.results_dir / VARIANTS.name))
+    def variants(self, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """All variants, ordered by id; only `columns` and the id, if given."""
+        return sorted(self._variants.rows(columns), key=lambda row: str(row["variant_id"]))
 
     def variant(self, variant_id: str) -> dict[str, Any] | None:
         """One variant's row, or None where it is not recorded."""
-        rows = self._read_rows(VARIANTS, _existing(self._file(VARIANTS, variant_id)))
+        rows = _rows_of(self._variants, VARIANTS, variant_id)
         return rows[0] if rows else None
 
-    def cells(self) -> list[dict[str, Any]]:
-        """All rows of all cells, ordered by (cell_id, metric, filter)."""
-        return sorted(self._read_rows(CELLS, _parquet_files(self.results_dir / CELLS.name)), key=_cell_order)
+    def cells(self, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """All rows of all cells, ordered by (cell_id, metric, filter); only `columns` and these three, if given."""
+        names = None if columns is None else [*_CELL_ORDER, *columns]
+        return sorted(self._cells.rows(names), key=_cell_order)
 
     def cell(self, cell_id: str) -> list[dict[str, Any]]:
         """The rows of one cell, ordered by (metric, filter); empty where it is not recorded."""
-        return sorted(self._read_rows(CELLS, _existing(self._file(CELLS, cell_id))), key=_cell_order)
+        return sorted(_rows_of(self._cells, CELLS, cell_id), key=_cell_order)
 
     def scores(self, cell_id: str) -> list[dict[str, Any]]:
         """The scores of a cell's items, in the order they were recorded."""
-        return self._read_rows(SCORES, _existing(self._file(SCORES, cell_id)))
+        return _rows_of(self._scores, SCORES, cell_id)
 
     def score_table(self, cell_id: str) -> pa.Table | None:
         """The same as an Arrow table, for statistics over many cells; None where nothing is recorded."""
-        return self._read(SCORES, self._file(SCORES, cell_id), None)
+        return self._scores.table_of(_checked_id(SCORES, cell_id))
 
     def samples(self, cell_id: str) -> list[dict[str, Any]]:
         """A cell's samples, ordered by `request_index`; of a request that was appended twice, the later row."""
-        rows = self._read_rows(SAMPLES, _parquet_files(self.samples_folder(cell_id)), within=cell_id)
-        latest = {(row["request_index"], row["request_key"]): row for row in rows}
-        return [latest[key] for key in sorted(latest)]
+        table = self._samples_of(cell_id).table()
+        rows = [] if table is None else to_rows(table)
+        return sorted(rows, key=lambda row: (row["request_index"], row["request_key"]))
 
     def num_samples(self, cell_id: str) -> int:
         """How many requests of a cell have a sample."""
-        return len(self.samples(cell_id))
+        table = self._samples_of(cell_id).table()
+        return 0 if table is None else len(table)
 
-    def files_set_aside(self) -> list[Path]:
-        """The damaged or foreign files that were renamed, now or by an earlier run."""
-        return sorted(path for path in self.results_dir.rglob(f"*{_DAMAGED_SUFFIX}*") if path.is_file())
+    def cells_with_samples(self) -> set[str]:
+        """The ids of cells that were begun."""
+        folder = self.results_dir / SAMPLES.name
+        with storage_errors("read", folder):
+            try:
+                return {path.name for path in folder.iterdir()}
+            except FileNotFoundError:
+                return set()
 
-    # ---- files
+    def files_set_aside(self) -> dict[Path, str]:
+        """The damaged or foreign files that do not count, with the reason of each.
 
-    def _file(self, schema: TableSchema, identity: str) -> Path:
-        return self.results_dir / schema.name / f"{_checked_id(schema, identity)}.parquet"
+        Those that the driver moved, now or in an earlier run, and those that this object met and left where they are.
+        """
+        return self._damage.files()
 
     def samples_folder(self, cell_id: str) -> Path:
         """Where a cell's samples are, if it has any."""
         return self.results_dir / SAMPLES.name / _checked_id(SAMPLES, cell_id)
 
-    def _write(self, path: Path, table: pa.Table) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Not named *.parquet, so that no tool's pattern takes a file that is still being written.
-        temporary = path.parent / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-        try:
-            with temporary.open("wb") as file:
-                pq.write_table(table, file, **_WRITE_OPTIONS)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
-
-    def _read_rows(
-        self, schema: TableSchema, paths: Sequence[Path], *, within: str | None = None
-    ) -> list[dict[str, Any]]:
-        if len(paths) <= 1:
-            tables = [self._read(schema, path, within) for path in paths]
-        else:
-            with ThreadPoolExecutor(_NUM_READERS) as readers:
-                tables = list(readers.map(lambda path: self._read(schema, path, within), paths))
-        found = [table for table in tables if table is not None]
-        rows: list[dict[str, Any]] = pa.concat_tables(found).to_pylist() if found else []
-        return rows
-
-    def _read(self, schema: TableSchema, path: Path, within: str | None) -> pa.Table | None:
-        """One file of a table; None where it was replaced or set aside. Its key column must hold its own name."""
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                table = file.read(use_threads=False)
-            version = _version(schema, table, path)
-            table = conform(schema, table, version=version)
-            keys = set(pc.unique(table[schema.key]).to_pylist())
-        except NewerSchemaError:
-            raise
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            # Arrow's own complaint about broken bytes has no error number; a disk or permission error has one.
-            if error.errno is not None:
-                raise
-            self._set_aside(path, error)
-            return None
-        except ValueError as error:
-            self._set_aside(path, error)
-            return None
-        if not keys <= {within or path.stem}:
-            self._set_aside(path, f"it holds rows of {schema.key} {', '.join(sorted(map(str, keys)))}")
-            return None
-        return table
-
-    def _set_aside(self, path: Path, reason: object) -> None:
-        target = path.with_name(path.name + _DAMAGED_SUFFIX)
-        if target.exists():
-            target = target.with_name(f"{target.name}-{uuid.uuid4().hex[:8]}")
-        try:
-            os.replace(path, target)
-            outcome = f"set aside as {target.name}"
-        except OSError as error:
-            outcome = f"left out, and could not be renamed ({error.strerror})"
-        message = f"{path} is damaged or not a file of this store, {outcome}: {reason}"
-        self.warnings.append(message)
-        _LOGGER.warning(message)
+    def _samples_of(self, cell_id: str) -> AppendedParts:
+        folder = self.samples_folder(cell_id)
+        unique = ("request_index", "request_key")
+        return AppendedParts(folder, SAMPLES, self._damage, self._unsynced, key=cell_id, unique=unique)
 
 
-def _version(schema: TableSchema, table: pa.Table, path: Path) -> int:
-    if "schema_version" not in table.column_names:
-        raise ValueError("it has no column schema_version")
-    versions = pc.unique(table["schema_version"]).to_pylist()
-    newest = max((int(version) for version in versions if version is not None), default=schema.version)
-    if newest > schema.version:
-        raise NewerSchemaError(
-            f"{path}: schema version {newest} of table {schema.name!r} is newer than version {schema.version}, "
-            "the latest that this qstudy knows; install the qstudy that wrote it, or a later one"
-        )
-    return newest
+_CELL_ORDER = ("cell_id", "metric", "filter")
+
+
+def _cell_order(row: Row) -> tuple[str, ...]:
+    return tuple(row[name] for name in _CELL_ORDER)
+
+
+def _rows_of(parts: KeyedParts, schema: TableSchema, identity: str) -> list[dict[str, Any]]:
+    table = parts.table_of(_checked_id(schema, identity))
+    return [] if table is None else to_rows(table)
 
 
 def _checked_id(schema: TableSchema, identity: object) -> str:
-    if not isinstance(identity, str) or not _ID.fullmatch(identity):
+    if not isinstance(identity, str) or not ID.fullmatch(identity):
         raise ValueError(
             f"{schema.name}: {schema.key} {identity!r} cannot name a file; use letters, digits, '_', '-', '.'"
         )
@@ -258,36 +206,3 @@ def _check_cell_rows(cell_id: str, rows: Sequence[Row]) -> None:
         raise ValueError(f"cells: cell {cell_id} has a (metric, filter) twice: {names}")
     if sum(bool(row.get("is_primary")) for row in rows) > 1:
         raise ValueError(f"cells: cell {cell_id} has more than one primary metric: {names}")
-
-
-def _cell_order(row: Row) -> tuple[str, str, str]:
-    return row["cell_id"], row["metric"], row["filter"]
-
-
-def _existing(path: Path) -> list[Path]:
-    return [path] if path.is_file() else []
-
-
-def _parquet_files(folder: Path) -> list[Path]:
-    """The complete files of a folder, by name; temporary names and files set aside do not end in .parquet."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries]
-    return [folder / name for name in sorted(names) if name.endswith(".parquet") and not name.startswith(".")]
-
-
-def _next_number(folder: Path) -> int:
-    numbers = [int(match[0]) for path in _parquet_files(folder) if (match := re.match(r"\d+", path.name))]
-    return max(numbers, default=-1) + 1
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system lets a folder be opened."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

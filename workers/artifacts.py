@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from grids import Variant
@@ -36,18 +38,19 @@ class ArtifactStore:
     def save(
         self, variant: Variant, tensors: dict[str, torch.Tensor], layout: dict[str, Any], row: dict[str, Any]
     ) -> None:
-        """Write a variant. Another worker that was faster is left alone: equal ids mean equal content."""
+        """Write a variant, or nothing. Another worker that was faster is left alone: equal ids mean equal content."""
         folder = self._folder / f".tmp-{uuid.uuid4().hex}"
-        folder.mkdir(parents=True)
-        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, folder / _TENSORS)
-        content = {"identity": variant.identity(), "layout": layout, "row": row}
-        (folder / _LAYOUT).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
         try:
+            folder.mkdir(parents=True)
+            _write_tensors(tensors, folder / _TENSORS)
+            content = {"identity": variant.identity(), "layout": layout, "row": row}
+            (folder / _LAYOUT).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
             os.rename(folder, self.path(variant.variant_id))
         except OSError:
             if not self.has(variant.variant_id):
                 raise
-            shutil.rmtree(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def load(self, variant_id: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Tensors and layout. Raises FileNotFoundError with the folder's path."""
@@ -66,3 +69,14 @@ class ArtifactStore:
     def _content(self, variant_id: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((self.path(variant_id) / _LAYOUT).read_text(encoding="utf-8"))
         return content
+
+
+def _write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Raises OSError, which safetensors knows only as a text, where the disk refuses."""
+    try:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error

@@ -20,6 +20,7 @@ from workers.causal import CausalLM
 from workers.lm import DiffusionLM
 from workers.models import LoadedModel, load_model
 from workers.tasks import BuiltTask, Evaluator, Request
+from workers.told_warnings import with_warnings
 from workers.units import (
     Evaluated,
     EvaluateUnit,
@@ -54,10 +55,8 @@ class Worker:
 
     def run(self, unit: Unit) -> Iterator[Event]:
         """Events until the unit is done. What goes wrong is raised; the driver classifies it."""
-        if isinstance(unit, QuantizeUnit):
-            yield from self._quantize(unit.variant)
-        else:
-            yield from self._evaluate(unit)
+        events = self._quantize(unit.variant) if isinstance(unit, QuantizeUnit) else self._evaluate(unit)
+        yield from with_warnings(events)
 
     @property
     def device_name(self) -> str:

@@ -117,4 +117,11 @@ class Evaluated:
     device: str
 
 
-Event = Progress | Samples | Quantized | ShardDone | Evaluated
+@dataclass(frozen=True)
+class Warned:
+    """What a library warned of while the unit ran."""
+
+    text: str
+
+
+Event = Progress | Samples | Quantized | ShardDone | Evaluated | Warned

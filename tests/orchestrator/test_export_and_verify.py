@@ -61,7 +61,6 @@ def _sample(doc_id: int) -> dict[str, object]:
         "arguments": json.dumps([f"question {doc_id}", {"until": ["."]}]),
         "response": f"answer {doc_id}",
         "logprob": None,
-        "batch_index": 0,
     }
 
 

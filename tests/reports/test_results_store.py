@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reports import CELLS, NewerSchemaError, ResultStore
+from reports import CELLS, ResultStore, StorageError
+from reports.part_folder import MERGE_AT
 
 
 def test_opening_and_reading_a_store_writes_nothing(tmp_path: Path) -> None:
@@ -159,40 +160,52 @@ def test_a_kill_between_writing_and_renaming_leaves_no_visible_row(
     )
     for what in ("cell", "samples"):
         assert subprocess.run([sys.executable, "-c", killed, what], check=False).returncode == -9
-    left = sorted(path.name for path in tmp_path.rglob(".tmp-*"))
-    assert len(left) == 2
+    assert len(list(tmp_path.rglob(".tmp-*"))) == 2
     after = ResultStore(tmp_path)
     assert [row["value"] for row in after.cells()] == [0.25]
     assert after.num_samples("c1") == 1
     assert after.warnings == []
+    # The next writer removes what the killed ones left.
+    after.record_cell([cell_row(cell_id="c2")])
+    after.append_samples("c1", [sample_row(2)])
+    assert list(tmp_path.rglob(".tmp-*")) == []
 
 
-def test_a_failed_write_leaves_no_temporary_file(
+def test_a_write_that_the_system_refuses_names_file_and_reason_and_leaves_nothing(
     tmp_path: Path, cell_row: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full_disk(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("reports.store.os.replace", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("reports.files.os.replace", full_disk)
+    with pytest.raises(StorageError, match=r"cannot write .*c1\.parquet: No space left on device \(.* free there\)"):
         ResultStore(tmp_path).record_cell([cell_row(cell_id="c1")])
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_file_that_the_system_refuses_to_read_is_no_damage(
+    tmp_path: Path, cell_row: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ResultStore(tmp_path)
+    store.record_cell([cell_row(cell_id="c1")])
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("reports.part_folder.pq.ParquetFile", refuse)
+    with pytest.raises(StorageError, match=r"cannot read .*c1\.parquet: Permission denied"):
+        store.cells()
+    assert store.warnings == []
 
 
 def _record_two_cells(study_dir: Path, cell_row: Any) -> Path:
     store = ResultStore(study_dir)
     store.record_cell([cell_row(cell_id="c1", value=0.25)])
     store.record_cell([cell_row(cell_id="c2", value=0.75)])
-    return study_dir / "results/cells/c2.parquet"
+    return study_dir / "results/cells/00000002-c2.parquet"
 
 
-@pytest.mark.parametrize(
-    "damage", ["empty", "cut", "flipped", "not parquet", "other table", "other cell", "other type"]
-)
-def test_a_damaged_or_foreign_file_is_set_aside_and_reported(
-    tmp_path: Path, cell_row: Any, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = _record_two_cells(tmp_path, cell_row)
+def _damage(path: Path, damage: str) -> None:
     content = path.read_bytes()
     if damage == "empty":
         path.write_bytes(b"")
@@ -205,45 +218,116 @@ def test_a_damaged_or_foreign_file_is_set_aside_and_reported(
     elif damage == "other table":
         pq.write_table(pa.table({"a": [1]}), path)
     elif damage == "other cell":
-        path.write_bytes((path.parent / "c1.parquet").read_bytes())
+        path.write_bytes((path.parent / "00000001-c1.parquet").read_bytes())
+    elif damage == "newer":
+        _write_with_version(path, CELLS.version + 1)
+    elif damage == "column missing":
+        _write_with_version(path, CELLS.version, without="num_forwards")
     else:
+        assert damage == "other type"
         table = pq.read_table(path)
         index = table.schema.get_field_index("value")
         pq.write_table(table.set_column(index, "value", table["value"].cast(pa.float32())), path)
+
+
+def _write_with_version(path: Path, version: int, *, without: str | None = None) -> None:
+    table = pq.read_table(path)
+    table = table.set_column(0, "schema_version", pa.array([version] * len(table), pa.int32()))
+    pq.write_table(table.drop_columns([without]) if without else table, path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("empty", "0 bytes"),
+        ("cut", "magic bytes"),
+        ("flipped", ""),
+        ("not parquet", "magic bytes"),
+        ("other table", "no column schema_version"),
+        ("other cell", "rows of c1, not only of c2"),
+        ("newer", f"schema version {CELLS.version + 1} of table 'cells' is newer"),
+        ("column missing", "columns are not those of table 'cells'"),
+        ("other type", "columns are not those of table 'cells'"),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_left_out_and_reported_and_the_driver_sets_it_aside(
+    tmp_path: Path, cell_row: Any, damage: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _record_two_cells(tmp_path, cell_row)
+    _damage(path, damage)
+    content = path.read_bytes()
+
+    reader = ResultStore(tmp_path)
+    for _ in range(2):
+        assert [(row["cell_id"], row["value"]) for row in reader.cells()] == [("c1", 0.25)]
+    assert len(reader.warnings) == 1
+    assert str(path) in reader.warnings[0]
+    assert reason in reader.warnings[0]
+    assert reader.warnings[0] in caplog.text
+    # A reader has no right to move files.
+    assert path.read_bytes() == content
+    assert list(reader.files_set_aside()) == [path]
+
+    driver = ResultStore(tmp_path)
+    driver.open_for_writing()
+    assert [row["cell_id"] for row in driver.cells()] == ["c1"]
+    aside = tmp_path / "results/set-aside/cells/00000002-c2.parquet"
+    assert aside.read_bytes() == content
+    assert not path.exists()
+    assert list(ResultStore(tmp_path).files_set_aside()) == [aside]
+    assert reason in ResultStore(tmp_path).files_set_aside()[aside]
+    assert "set aside as set-aside/cells/00000002-c2.parquet" in driver.warnings[0]
+    driver.record_cell([cell_row(cell_id="c2", value=0.875)])
+    assert [row["value"] for row in ResultStore(tmp_path).cells()] == [0.25, 0.875]
+
+
+def test_a_parquet_file_under_a_foreign_name_is_reported(tmp_path: Path, cell_row: Any) -> None:
+    path = _record_two_cells(tmp_path, cell_row)
+    path.rename(path.with_name("c2.parquet"))
+    driver = ResultStore(tmp_path)
+    driver.open_for_writing()
+    assert [row["cell_id"] for row in driver.cells()] == ["c1"]
+    assert [file.name for file in driver.files_set_aside()] == ["c2.parquet"]
+
+
+def test_a_file_that_is_listed_and_cannot_be_opened_ends_in_a_report_and_not_in_waiting(
+    tmp_path: Path, cell_row: Any
+) -> None:
+    path = _record_two_cells(tmp_path, cell_row)
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
     store = ResultStore(tmp_path)
     assert [row["cell_id"] for row in store.cells()] == ["c1"]
-    assert [(row["cell_id"], row["value"]) for row in store.cells()] == [("c1", 0.25)]
-    assert len(store.warnings) == 1
-    assert str(path) in store.warnings[0]
-    assert "c2.parquet.damaged" in store.warnings[0]
-    assert store.warnings[0] in caplog.text
-    assert not path.exists()
-    assert [file.name for file in ResultStore(tmp_path).files_set_aside()] == ["c2.parquet.damaged"]
+    assert "cannot be opened" in store.warnings[0]
 
 
 def test_no_flipped_byte_changes_a_number_unnoticed(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
-    store.record_scores("c1", [{"doc_id": 1, "filter": "none", "metric": "acc", "value": 0.123456789}])
-    sound = store.scores("c1")
-    path = tmp_path / "results/scores/c1.parquet"
-    content = path.read_bytes()
-    num_noticed = 0
-    for place in range(0, len(content), 7):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 0x40]) + content[place + 1 :])
-        try:
-            rows = store.scores("c1")
-        except NewerSchemaError:
-            continue
-        assert rows in ([], sound)
-        num_noticed += rows == []
-    assert num_noticed > 10
+    score = {"filter": "none", "metric": "acc"}
+    for place, merged in ((0, False), (1, True)):
+        for cell in range(MERGE_AT if merged else 1):
+            value = 0.123456789 + cell
+            store.record_scores(f"c{place}-{cell}", [{"doc_id": 1, "value": value, **score}])
+        sound = store.scores(f"c{place}-0")
+        path = max((tmp_path / "results/scores").iterdir(), key=lambda file: (".." in file.name) == merged)
+        content = path.read_bytes()
+        num_noticed = 0
+        for position in range(0, len(content), 7):
+            path.write_bytes(content[:position] + bytes([content[position] ^ 0x40]) + content[position + 1 :])
+            rows = ResultStore(tmp_path).scores(f"c{place}-0")
+            assert rows in ([], sound)
+            num_noticed += rows == []
+        path.write_bytes(content)
+        assert num_noticed > 10
 
 
 def test_damaged_files_of_the_same_name_are_all_kept(tmp_path: Path, cell_row: Any) -> None:
     path = _record_two_cells(tmp_path, cell_row)
     for content in (b"first", b"second"):
         path.write_bytes(content)
-        assert len(ResultStore(tmp_path).cells()) == 1
+        driver = ResultStore(tmp_path)
+        driver.open_for_writing()
+        assert len(driver.cells()) == 1
     assert sorted(file.read_bytes() for file in ResultStore(tmp_path).files_set_aside()) == [b"first", b"second"]
 
 
@@ -259,34 +343,12 @@ def test_a_damaged_batch_of_samples_costs_only_itself(tmp_path: Path, sample_row
     assert [row["request_index"] for row in resumed.samples("c1")] == [0, 1, 2]
 
 
-def _write_with_version(path: Path, version: int, *, without: str | None = None) -> None:
-    table = pq.read_table(path)
-    table = table.set_column(0, "schema_version", pa.array([version] * len(table), pa.int32()))
-    pq.write_table(table.drop_columns([without]) if without else table, path)
-
-
-def test_a_file_of_a_newer_schema_is_refused_by_name_and_left_alone(tmp_path: Path, cell_row: Any) -> None:
-    path = _record_two_cells(tmp_path, cell_row)
-    _write_with_version(path, CELLS.version + 1)
-    with pytest.raises(NewerSchemaError, match=rf"c2\.parquet: schema version {CELLS.version + 1} .* newer"):
-        ResultStore(tmp_path).cells()
-    assert path.exists()
-
-
 def test_columns_that_an_older_file_does_not_have_are_read_as_null(tmp_path: Path, cell_row: Any) -> None:
     path = _record_two_cells(tmp_path, cell_row)
     _write_with_version(path, CELLS.version - 1, without="num_forwards")
     store = ResultStore(tmp_path)
     assert [(row["value"], row["num_forwards"]) for row in store.cells()] == [(0.25, 10), (0.75, None)]
     assert store.warnings == []
-
-
-def test_a_missing_column_in_a_file_of_todays_version_is_damage(tmp_path: Path, cell_row: Any) -> None:
-    path = _record_two_cells(tmp_path, cell_row)
-    _write_with_version(path, CELLS.version, without="num_forwards")
-    store = ResultStore(tmp_path)
-    assert [row["cell_id"] for row in store.cells()] == ["c1"]
-    assert len(store.warnings) == 1
 
 
 def test_every_table_carries_its_version(tmp_path: Path, cell_row: Any) -> None:
