@@ -121,10 +121,6 @@ class CausalLM(HFLM):
         texts = dict(self.generations([request.args for request in requests]))
         return [texts[index] for index in range(len(requests))]
 
-    @property
-    def max_gen_toks(self) -> int:
-        return self.protocol.generation.gen_length
-
     # Likelihoods.
 
     def _scores(self, requests: Sequence[tuple[str, str]]) -> Iterator[tuple[int, tuple[float, bool]]]:

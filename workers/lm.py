@@ -155,10 +155,6 @@ class DiffusionLM(TemplateLM):
         return self.loaded.eos_token_id if self.loaded.bos_token_id is None else self.loaded.bos_token_id
 
     @property
-    def max_gen_toks(self) -> int:
-        return self.protocol.generation.gen_length
-
-    @property
     def tokenizer_name(self) -> str:
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
