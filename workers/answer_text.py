@@ -8,10 +8,12 @@ list may begin inside one that was found.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tokenizers.decoders import ByteLevel
+
+from workers.models.loading import LoadedModel
 
 # What a decoder writes for bytes that are no character, or not yet one.
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -26,6 +28,22 @@ class AnswerText:
     def __init__(self, tokenizer: Any, end_token_ids: Collection[int], stops: Sequence[str]) -> None:
         self._tokenizer, self._end_token_ids, self._stops = tokenizer, end_token_ids, stops
         self._decodes_bytes = isinstance(getattr(tokenizer, "backend_tokenizer", tokenizer).decoder, ByteLevel)
+
+    @property
+    def num_last_tokens(self) -> int:
+        """How many of an answer's last tokens `has_just_ended` needs."""
+        # A token that is not special stands for one byte at least.
+        return max((len(stop.encode()) for stop in self._stops), default=1)
+
+    def has_just_ended(self, last: Sequence[int]) -> bool:
+        """Whether an answer that is written token by token ends here: at an end token, or a stop string is complete.
+
+        last: its last tokens, `num_last_tokens` of them or all there are.
+        """
+        if last[-1] in self._end_token_ids:
+            return True
+        text = self._decode(last) if self._stops else ""
+        return any(stop in text for stop in self._stops)
 
     def text(self, ids: Sequence[int]) -> str:
         """The answer's text: up to the first end token, then up to the first stop string, without special tokens."""
@@ -60,6 +78,18 @@ class AnswerText:
     def _decode(self, ids: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+
+def answer_text(loaded: LoadedModel, gen_kwargs: Mapping[str, Any], *, eos_ends_answer: bool) -> AnswerText:
+    """How the answer to a request is read. Of the task's generation settings, only `until` is."""
+    until = gen_kwargs.get("until") or []
+    stops = [stop for stop in ([until] if isinstance(until, str) else until) if stop]
+    # A stop string that is a special token would be gone from the text.
+    added = loaded.tokenizer.get_added_vocab()
+    ends = frozenset(added[stop] for stop in stops if stop in added)
+    if eos_ends_answer:
+        ends |= loaded.end_token_ids | {loaded.eos_token_id}
+    return AnswerText(loaded.tokenizer, ends, stops)
 
 
 def _may_begin(stop: str, text: str, end: int) -> bool:

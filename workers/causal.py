@@ -24,6 +24,7 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from grids.protocol import Protocol
 from methods import NonFiniteError
+from workers.answer_text import AnswerText, answer_text
 from workers.lm import request_key
 from workers.models.loading import LoadedModel
 from workers.randomness import gumbel_rows
@@ -120,10 +121,6 @@ class CausalLM(HFLM):
         texts = dict(self.generations([request.args for request in requests]))
         return [texts[index] for index in range(len(requests))]
 
-    @property
-    def max_gen_toks(self) -> int:
-        return self.protocol.generation.gen_length
-
     # Likelihoods.
 
     def _scores(self, requests: Sequence[tuple[str, str]]) -> Iterator[tuple[int, tuple[float, bool]]]:
@@ -178,8 +175,8 @@ class CausalLM(HFLM):
         start = max(len(prompt) for prompt in prompts)
         rows = [[self.loaded.pad_token_id] * (start - len(prompt)) + prompt for prompt in prompts]
         mask = [[0] * (start - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        stops = [_stop_strings(gen_kwargs) for _, gen_kwargs in requests]
-        end = _AnswerEnd(self.tokenizer, start, [self._end_token_ids(each) for each in stops], stops)
+        ends = settings.eos_ends_answer
+        end = _AnswerEnd([answer_text(self.loaded, each, eos_ends_answer=ends) for _, each in requests], start)
         keys = [request_key("generate_until", request) for request in requests]
         with self._counted():
             tokens = self.model.generate(
@@ -190,14 +187,6 @@ class CausalLM(HFLM):
                 stopping_criteria=[end],
             )
         return [end.text(row, answer) for row, answer in enumerate(tokens[:, start:].tolist())]
-
-    def _end_token_ids(self, stops: Sequence[str]) -> frozenset[int]:
-        # A stop string that is a special token would be gone from the text.
-        added = self.tokenizer.get_added_vocab()
-        ends = frozenset(added[stop] for stop in stops if stop in added)
-        if self.protocol.generation.eos_ends_answer:
-            ends |= self.loaded.end_token_ids | {self.loaded.eos_token_id}
-        return ends
 
     # Both.
 
@@ -233,13 +222,18 @@ class CausalLM(HFLM):
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        counter = self.loaded.counter
+        counter, cost = self.loaded.counter, self.loaded.cost
 
-        def count(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-            counter.num_forwards += 1
-            counter.num_sequences += len(args[0] if args else kwargs["input_ids"])
+        def count(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+            ids = args[0] if args else kwargs["input_ids"]
+            mask = kwargs.get("attention_mask")
+            # The mask covers what the cache holds, too.
+            num_keys = (ids if mask is None else mask).shape[-1]
+            num_rows, length = ids.shape
+            num_flops = cost.blocks(num_rows, length, num_keys) + cost.head(output.logits.shape[:-1].numel())
+            counter.add_forward(num_rows, num_rows * length, num_flops)
 
-        handle = self.loaded.model.register_forward_pre_hook(count, with_kwargs=True)
+        handle = self.loaded.model.register_forward_hook(count, with_kwargs=True)
         try:
             yield
         finally:
@@ -269,44 +263,21 @@ class _NextToken(LogitsProcessor):
 class _AnswerEnd(StoppingCriteria):
     """Ends each row by itself: at an end token, or at the token that completes one of its stop strings."""
 
-    def __init__(
-        self, tokenizer: Any, start: int, end_token_ids: Sequence[frozenset[int]], stops: Sequence[Sequence[str]]
-    ) -> None:
-        self._tokenizer, self._start, self._end_token_ids, self._stops = tokenizer, start, end_token_ids, stops
-        self._lengths: list[int | None] = [None] * len(stops)
-        # A token that is not special stands for one byte at least.
-        self._window = max((len(stop.encode()) for row in stops for stop in row), default=1)
+    def __init__(self, texts: Sequence[AnswerText], start: int) -> None:
+        self._texts, self._start = texts, start
+        self._lengths: list[int | None] = [None] * len(texts)
+        self._window = max(text.num_last_tokens for text in texts)
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         num_tokens = input_ids.shape[1] - self._start
         for row, last in enumerate(input_ids[:, -min(self._window, num_tokens) :].tolist()):
-            if self._lengths[row] is None and self._is_end(row, last):
+            if self._lengths[row] is None and self._texts[row].has_just_ended(last):
                 self._lengths[row] = num_tokens
         return torch.tensor([length is not None for length in self._lengths], device=input_ids.device)
 
     def text(self, row: int, tokens: list[int]) -> str:
-        """A row's text: without its end token, up to the first stop string, without special tokens."""
-        kept = tokens[: self._lengths[row]]
-        if kept and kept[-1] in self._end_token_ids[row]:
-            kept = kept[:-1]
-        text = self._decode(kept)
-        for stop in self._stops[row]:
-            text = text.split(stop)[0]
-        return text
-
-    def _is_end(self, row: int, last: list[int]) -> bool:
-        if last[-1] in self._end_token_ids[row]:
-            return True
-        return bool(self._stops[row]) and any(stop in self._decode(last) for stop in self._stops[row])
-
-    def _decode(self, tokens: list[int]) -> str:
-        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
-
-
-def _stop_strings(gen_kwargs: Mapping[str, Any]) -> list[str]:
-    until = gen_kwargs.get("until") or []
-    return [stop for stop in ([until] if isinstance(until, str) else until) if stop]
+        """The text of a row's tokens, of which those after its end are none of it."""
+        return self._texts[row].text(tokens[: self._lengths[row]])
 
 
 @contextmanager

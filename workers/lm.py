@@ -1,4 +1,4 @@
-"""lm-eval's view of a loaded model: text in, log-likelihoods and answers out.
+"""lm-eval's view of a diffusion model: text in, log-likelihoods and answers out.
 
 It works alone, as `lm_eval.simple_evaluate(model=DiffusionLM(loaded, protocol), tasks=[...])`, and a worker hands all
 requests of a cell to `generations`, `likelihoods` or `greedy_flags`. Both give the same numbers: an answer depends on
@@ -17,11 +17,10 @@ from typing import Any, TypeVar
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from grids.protocol import Protocol
 from methods import NonFiniteError
-from workers.answer_text import AnswerText
+from workers.answer_text import answer_text
 from workers.likelihood import Contender, Question, TokenBudget, greedy_flags, log_likelihoods
 from workers.models.loading import LoadedModel
 from workers.samplers import Prompt, Savings, generate
@@ -37,7 +36,7 @@ def request_key(request_type: str, arguments: Sequence[Any]) -> str:
 
 
 class DiffusionLM(TemplateLM):
-    """A LoadedModel under a Protocol, as an lm-eval model.
+    """A diffusion LoadedModel under a Protocol, as an lm-eval model. Raises ValueError for a causal one.
 
     `batch_size` bounds the answers that are written in one forward, and `max_tokens` the tokens of one forward of the
     likelihood; None leaves either to what suits the device. `savings` are all on, but for tests and benchmarks.
@@ -59,6 +58,8 @@ class DiffusionLM(TemplateLM):
         savings: Savings | None = None,
     ) -> None:
         super().__init__()
+        if loaded.family == "causal":
+            raise ValueError("DiffusionLM needs a diffusion model; a causal one is evaluated by CausalLM")
         self.loaded = loaded
         self.protocol = protocol
         self.seed = seed
@@ -67,7 +68,6 @@ class DiffusionLM(TemplateLM):
         self.max_length = loaded.max_length
         self._greedy = greedy
         self._savings = savings
-        self._added_tokens: Mapping[str, int] = loaded.tokenizer.get_added_vocab()
         # Kept from call to call, since a batch that did not fit into the GPU will not fit the next time.
         self._budget = TokenBudget(loaded, max_tokens)
         self._forwards_before = loaded.counter.num_forwards
@@ -109,7 +109,8 @@ class DiffusionLM(TemplateLM):
         Of the task's generation settings only `until` is read: lengths and sampling are the protocol's.
         """
         settings = self.protocol.generation
-        texts = [self._answer_text(gen_kwargs) for _, gen_kwargs in requests]
+        ends = settings.eos_ends_answer
+        texts = [answer_text(self.loaded, gen_kwargs, eos_ends_answer=ends) for _, gen_kwargs in requests]
         prompts = [
             Prompt(
                 ids=self._fit(self._prompt_ids(request[0]), settings.gen_length),
@@ -135,13 +136,11 @@ class DiffusionLM(TemplateLM):
         return list(zip(_in_order(self.likelihoods(pairs)), flags, strict=True))
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """log p of whole texts. Raises ValueError for a diffusion model, which has no such number."""
-        if self.loaded.family != "causal":
-            raise ValueError(
-                f"loglikelihood_rolling (perplexity tasks) needs a causal model: a {self.loaded.family} model gives no "
-                "left-to-right likelihood of a whole text, only an estimate of a target's given its context"
-            )
-        return [self._rolling(*request.args) for request in requests]
+        """Raises ValueError: a diffusion model has no log p of a whole text."""
+        raise ValueError(
+            f"loglikelihood_rolling (perplexity tasks) needs a causal model: a {self.loaded.family} model gives no "
+            "left-to-right likelihood of a whole text, only an estimate of a target's given its context"
+        )
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         return _in_order(self.generations([request.args for request in requests]))
@@ -154,10 +153,6 @@ class DiffusionLM(TemplateLM):
     def prefix_token_id(self) -> int:
         """What stands for an empty context."""
         return self.loaded.eos_token_id if self.loaded.bos_token_id is None else self.loaded.bos_token_id
-
-    @property
-    def max_gen_toks(self) -> int:
-        return self.protocol.generation.gen_length
 
     @property
     def tokenizer_name(self) -> str:
@@ -241,30 +236,6 @@ class DiffusionLM(TemplateLM):
             self._said_truncated = True
         return context[-room:]
 
-    def _answer_text(self, gen_kwargs: Mapping[str, Any]) -> AnswerText:
-        stops = _stop_strings(gen_kwargs)
-        # A stop string that is a special token would be gone from the text.
-        ends = {self._added_tokens[stop] for stop in stops if stop in self._added_tokens}
-        if self.protocol.generation.eos_ends_answer:
-            ends |= self.loaded.end_token_ids | {self.loaded.eos_token_id}
-        return AnswerText(self.tokenizer, ends, stops)
-
-    def _rolling(self, text: str) -> float:
-        windows = get_rolling_token_windows(
-            token_list=self.tok_encode(text, add_special_tokens=False),
-            prefix_token=self.prefix_token_id,
-            max_seq_len=self.max_length - 1,
-            context_len=1,
-        )
-        key = request_key("loglikelihood_rolling", [text])
-        questions = [Question(context, target, key) for context, target in map(make_disjoint_window, windows)]
-        return math.fsum(logprob for _, logprob in self._log_likelihoods(questions))
-
 
 def _in_order(answers: Iterator[tuple[int, Answer]]) -> list[Answer]:
     return [answer for _, answer in sorted(answers, key=itemgetter(0))]
-
-
-def _stop_strings(gen_kwargs: Mapping[str, Any]) -> list[str]:
-    until = gen_kwargs.get("until") or []
-    return [stop for stop in ([until] if isinstance(until, str) else until) if stop]

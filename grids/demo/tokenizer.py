@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -74,10 +72,3 @@ def build_tokenizer(family: str, world: World, *, chat: bool = False) -> PreTrai
     if chat:
         fast.chat_template = LLADA_CHAT if family == "llada" else DREAM_CHAT
     return fast
-
-
-def save_tokenizer(family: str, world: World, folder: Path, *, chat: bool = False) -> PreTrainedTokenizerFast:
-    """Build the tokenizer of `family` and write its files into `folder`."""
-    tokenizer = build_tokenizer(family, world, chat=chat)
-    tokenizer.save_pretrained(folder)
-    return tokenizer

@@ -40,21 +40,13 @@ def drawn_log_likelihood(
     return -sum(losses) / len(losses)
 
 
-def causal_log_likelihood(loaded: LoadedModel, context: list[int], target: list[int]) -> float:
-    ids = context + target
-    with torch.no_grad():
-        log_probs = loaded.model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
-    return sum(float(log_probs[i - 1, ids[i]]) for i in range(len(context), len(ids)))
-
-
 def greedy_target(loaded: LoadedModel, context: list[int], length: int) -> list[int]:
-    """What greedy decoding gives: from left to right, or for a diffusion model the most confident token first."""
-    tokens, is_open = [loaded.mask_token_id or 0] * length, [True] * length
-    for step in range(length):
+    """What greedy decoding gives, the most confident token first."""
+    assert loaded.mask_token_id is not None
+    tokens, is_open = [loaded.mask_token_id] * length, [True] * length
+    for _ in range(length):
         confidence, best = loaded.logits(torch.tensor([context + tokens]))[0, len(context) :].softmax(-1).max(-1)
-        place = step
-        if loaded.family != "causal":
-            place = max((i for i in range(length) if is_open[i]), key=lambda i: float(confidence[i]))
+        place = max((i for i in range(length) if is_open[i]), key=lambda i: float(confidence[i]))
         tokens[place], is_open[place] = int(best[place]), False
     return tokens
 

@@ -16,6 +16,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import GenerationConfig
 
 from grids import parse_scheme
@@ -206,6 +208,8 @@ def test_a_head_that_was_rotated_apart_from_the_embeddings_stays_so(make_loaded:
 class ScriptedHead(nn.Module):
     """Stands in for the head: row i of each batch says its script, token by token, then X."""
 
+    in_features, out_features = 32, VOCAB
+
     def __init__(self, *scripts: list[int]) -> None:
         super().__init__()
         self._scripts, self._step = scripts, -1
@@ -319,6 +323,7 @@ def test_forwards_are_counted_once_each(make_loaded: MakeLoaded) -> None:
     likelihoods(CausalLM(loaded, PROTOCOL), CHOICES)
     lm = CausalLM(loaded, PROTOCOL, batch_size=4)
     shapes: list[tuple[int, ...]] = []
+    before = loaded.counter.num_token_forwards
 
     def note(module: Any, args: Any, kwargs: Any) -> None:
         shapes.append(tuple(kwargs["input_ids"].shape))
@@ -328,6 +333,18 @@ def test_forwards_are_counted_once_each(make_loaded: MakeLoaded) -> None:
     # Two batches of ten tokens, each token after the first from the cache.
     assert lm.num_forwards == 20
     assert shapes == [(4, 37), *[(4, 1)] * 9, (3, 5), *[(3, 1)] * 9]
+    assert loaded.counter.num_token_forwards - before == sum(rows * length for rows, length in shapes)
+
+
+def test_operations_are_counted_as_torch_counts_them(make_loaded: MakeLoaded) -> None:
+    loaded = make_loaded("causal")
+    lm = CausalLM(loaded, protocol(eos_ends_answer=False), batch_size=4)
+    for run in (lambda: answers(lm, [(prompt, {}) for prompt in PROMPTS]), lambda: likelihoods(lm, CHOICES)):
+        before = loaded.counter.num_flops
+        # In this form attention is two products that the counter of torch sees.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as reference:
+            run()
+        assert loaded.counter.num_flops - before == pytest.approx(reference.get_total_flops(), rel=0.002)
 
 
 def test_answers_come_batch_by_batch(make_loaded: MakeLoaded) -> None:

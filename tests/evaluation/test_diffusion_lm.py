@@ -112,7 +112,7 @@ def arguments_of(sample: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     return [tuple(arguments) for arguments in sample["arguments"]]
 
 
-@pytest.mark.parametrize("family", ["llada", "dream", "causal"])
+@pytest.mark.parametrize("family", ["llada", "dream"])
 def test_lm_eval_gets_the_likelihoods_that_a_worker_gets(
     family: str, make_loaded: MakeLoaded, task_manager: TaskManager
 ) -> None:
@@ -129,7 +129,7 @@ def test_lm_eval_gets_the_likelihoods_that_a_worker_gets(
     assert alone == pytest.approx(logged[::-1], rel=1e-5)
 
 
-@pytest.mark.parametrize("family", ["llada", "dream", "causal"])
+@pytest.mark.parametrize("family", ["llada", "dream"])
 def test_lm_eval_gets_the_answers_that_a_worker_gets(
     family: str, make_loaded: MakeLoaded, task_manager: TaskManager
 ) -> None:
@@ -197,9 +197,9 @@ def test_the_key_of_a_request_is_what_its_draws_hang_on(make_loaded: MakeLoaded)
 
 
 def test_spaces_at_the_end_of_the_context_belong_to_the_continuation(make_loaded: MakeLoaded) -> None:
-    lm = DiffusionLM(make_loaded("causal"), PROTOCOL)
-    moved, plain = likelihoods_of(lm, [("Red or ", "blue"), ("Red or", " blue")])
-    assert moved == plain
+    lm = DiffusionLM(make_loaded("llada"), PROTOCOL)
+    moved, plain = lm.question(("Red or ", "blue")), lm.question(("Red or", " blue"))
+    assert (moved.context, moved.target) == (plain.context, plain.target)
 
 
 def test_dreams_prompts_begin_with_bos_and_lladas_do_not(
@@ -222,7 +222,7 @@ def test_dreams_likelihood_is_conditioned_on_bos(make_loaded: MakeLoaded) -> Non
     assert likelihoods_of(DiffusionLM(loaded, PROTOCOL), [("A", "B")]) == [expected]
 
 
-@pytest.mark.parametrize("family", ["llada", "dream", "causal"])
+@pytest.mark.parametrize("family", ["llada", "dream"])
 def test_an_empty_context_is_the_prefix_token(family: str, make_loaded: MakeLoaded) -> None:
     lm = DiffusionLM(make_loaded(family), PROTOCOL)
     target = lm.tok_encode("red")
@@ -288,7 +288,7 @@ def test_an_answer_that_is_longer_than_the_model_is_refused(make_loaded: MakeLoa
         answers_of(lm, [("Q", {})])
 
 
-@pytest.mark.parametrize("family", ["llada", "dream", "causal"])
+@pytest.mark.parametrize("family", ["llada", "dream"])
 def test_the_greedy_flag_is_computed_only_when_asked(family: str, make_loaded: MakeLoaded) -> None:
     loaded = make_loaded(family)
     x, y = loaded.tokenizer("xy")["input_ids"]
@@ -315,18 +315,9 @@ def test_rolling_likelihood_is_refused_for_a_diffusion_model(family: str, make_l
         lm.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, ("a text",), 0)])
 
 
-def test_rolling_likelihood_of_a_causal_model_is_the_sum_over_its_windows(make_loaded: MakeLoaded) -> None:
-    lm = DiffusionLM(make_loaded("causal", max_length=16), PROTOCOL)
-    short = Instance("loglikelihood_rolling", {}, ("a text",), 0)
-    settings = LikelihoodSettings()
-    whole = log_likelihood(lm.loaded, [BOS], bytes_of(lm, "a text"), settings, "", 0)
-    assert lm.loglikelihood_rolling([short]) == pytest.approx([whole], rel=1e-6)
-    # 20 tokens: 15 after BOS, then the last 5 with as much context as fits.
-    ids = bytes_of(lm, "abcdefghijklmnopqrst")
-    first = log_likelihood(lm.loaded, [BOS], ids[:15], settings, "", 0)
-    second = log_likelihood(lm.loaded, ids[4:15], ids[15:], settings, "", 0)
-    long = Instance("loglikelihood_rolling", {}, ("abcdefghijklmnopqrst",), 0)
-    assert lm.loglikelihood_rolling([long]) == pytest.approx([first + second], rel=1e-6)
+def test_a_causal_model_is_refused(make_loaded: MakeLoaded) -> None:
+    with pytest.raises(ValueError, match="needs a diffusion model; a causal one is evaluated by CausalLM"):
+        DiffusionLM(make_loaded("causal"), PROTOCOL)
 
 
 def test_forwards_are_counted_per_lm(make_loaded: MakeLoaded) -> None:

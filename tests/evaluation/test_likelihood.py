@@ -139,16 +139,6 @@ def test_patterns_are_different_and_their_weights_sum_to_one(length: int, settin
     assert found.weights.sum() == pytest.approx(1)
 
 
-def test_a_causal_model_is_scored_exactly(make_loaded: MakeLoaded) -> None:
-    loaded = make_loaded("causal")
-    ids = CONTEXT + TARGET
-    with torch.no_grad():
-        log_probs = loaded.model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
-    expected = sum(float(log_probs[i - 1, ids[i]]) for i in range(len(CONTEXT), len(ids)))
-    assert estimate(loaded, TARGET, mc_num=3) == pytest.approx(expected, rel=1e-5)
-    assert loaded.counter.num_forwards == 1
-
-
 def test_an_empty_target_is_refused(make_loaded: MakeLoaded) -> None:
     with pytest.raises(ValueError, match="no tokens of its own"):
         estimate(make_loaded("llada"), [])

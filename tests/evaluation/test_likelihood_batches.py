@@ -12,7 +12,7 @@ from torch import Tensor
 import methods
 from grids import parse_scheme
 from grids.protocol import LikelihoodSettings
-from tests.evaluation.slow_likelihood import causal_log_likelihood, drawn_log_likelihood, greedy_target
+from tests.evaluation.slow_likelihood import drawn_log_likelihood, greedy_target
 from workers.likelihood import Question, TokenBudget, estimate, greedy_flags, log_likelihoods
 from workers.likelihood.masks import Patterns
 from workers.likelihood.masks import patterns as draw_patterns
@@ -76,18 +76,13 @@ def quantized(loaded: LoadedModel) -> LoadedModel:
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16])
-@pytest.mark.parametrize("kind", ["llada", "dream", "quantized", "causal"])
+@pytest.mark.parametrize("kind", ["llada", "dream", "quantized"])
 def test_each_answer_is_what_the_question_gets_alone_draw_by_draw(
     kind: str, rows: int, make_loaded: MakeLoaded
 ) -> None:
     loaded = quantized(make_loaded("llada")) if kind == "quantized" else make_loaded(kind)
     questions = some_questions()
-    alone = [
-        causal_log_likelihood(loaded, [*q.context], [*q.target])
-        if kind == "causal"
-        else drawn_log_likelihood(loaded, [*q.context], [*q.target], SETTINGS, q.key, 0)
-        for q in questions
-    ]
+    alone = [drawn_log_likelihood(loaded, [*q.context], [*q.target], SETTINGS, q.key, 0) for q in questions]
     assert answers(loaded, questions, max_tokens=rows * 23) == pytest.approx(alone, rel=1e-5)
 
 
@@ -210,7 +205,7 @@ def test_a_budget_without_a_token_is_refused(make_loaded: MakeLoaded) -> None:
 
 
 @pytest.mark.parametrize("max_tokens", [1, 20, 500])
-@pytest.mark.parametrize("family", ["llada", "dream", "causal"])
+@pytest.mark.parametrize("family", ["llada", "dream"])
 def test_greedy_flags_are_true_of_what_greedy_decoding_gives(
     family: str, max_tokens: int, make_loaded: MakeLoaded
 ) -> None:

@@ -211,7 +211,7 @@ def test_llada_fills_blocks_from_left_to_right_at_the_planned_pace(name: str, ma
         assert not committed[(block + 1) * length :].any()
 
 
-@pytest.mark.parametrize("family", ["llada", "dream", "causal"])
+@pytest.mark.parametrize("family", ["llada", "dream"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_row_does_not_depend_on_the_rows_beside_it(family: str, temperature: float, make_loaded: MakeLoaded) -> None:
     loaded = make_loaded(family)
@@ -289,39 +289,6 @@ def test_llada_refuses_blocks_that_do_not_divide(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         write(make_loaded("llada"), PROMPTS, settings_of(block_length=4, **changes), KEYS, 0)
-
-
-def test_a_causal_model_continues_greedily(make_loaded: MakeLoaded) -> None:
-    loaded = replace(make_loaded("causal"), end_token_ids=frozenset())
-    settings = GenerationSettings(gen_length=6, steps=1, eos_ends_answer=False)
-    for prompt, answer in zip(PROMPTS, write(loaded, PROMPTS, settings, KEYS, 0), strict=True):
-        ids = list(prompt)
-        for _ in range(6):
-            with torch.no_grad():
-                ids.append(int(loaded.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
-        assert answer == ids[len(prompt) :]
-
-
-def test_a_causal_model_stops_when_every_row_has_ended(make_loaded: MakeLoaded) -> None:
-    loaded = make_loaded("causal")
-    free = write(loaded, PROMPTS, GenerationSettings(gen_length=8, eos_ends_answer=False), KEYS, 0)
-    # Call the third token of the first row an end.
-    end = free[0][2]
-    ending = replace(loaded, end_token_ids=frozenset({end}))
-    before = loaded.counter.num_forwards
-    answer = write(ending, PROMPTS[:1], GenerationSettings(gen_length=8), KEYS[:1], 0)[0]
-    first = free[0].index(end)
-    ended = free[0][: first + 1] + [EOS] * (7 - first)
-    assert answer == ended
-    assert loaded.counter.num_forwards - before == first + 1
-    # Beside rows that go on, it stays ended.
-    assert not any(end in row for row in free[1:])
-    assert write(ending, PROMPTS, GenerationSettings(gen_length=8), KEYS, 0) == [ended, *free[1:]]
-
-
-def test_a_causal_model_needs_a_prompt(make_loaded: MakeLoaded) -> None:
-    with pytest.raises(ValueError, match="at least one token"):
-        write(make_loaded("causal"), [[]], GenerationSettings(gen_length=4), ["key"], 0)
 
 
 def test_no_prompts_are_no_answers(make_loaded: MakeLoaded) -> None:

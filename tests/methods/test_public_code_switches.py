@@ -14,7 +14,7 @@ from methods import QuantLinear, available_methods, block_linears, decoder_block
 from methods.attention import attention_operands
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-QKV, OTHERS = {"q_proj", "k_proj", "v_proj"}, {"o_proj", "gate_proj", "up_proj", "down_proj"}
+QKV = {"q_proj", "k_proj", "v_proj"}
 
 
 def describe(model: nn.Module) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from methods.transforms import HadamardTransform
 
 FAMILIES = ["llada", "dream"]
 SCHEMES = ["w4a4", "w4a4kv4", "w4a4kv4q4", "w8a8", "w4a16g16", "w3a8kv8"]
-KEY = "model.layers.0.self_attn"
 
 
 def quantized(model, token_ids, scheme="w4a4kv4", *, seed=0, **parameters):

@@ -1,4 +1,4 @@
-"""log p(target | context): a Monte-Carlo estimate for masked diffusion models, the exact value for causal ones.
+"""log p(target | context) under a masked diffusion model: a Monte-Carlo estimate.
 
 The estimate (LLaDA, arXiv 2502.09992) for a target of L tokens: l ~ U{1..L}, exactly l target tokens are masked,
 uniformly at random, and -log p is the mean over draws of (L / l) * sum of the cross entropies at the masked tokens.

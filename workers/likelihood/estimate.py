@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from grids.protocol import LikelihoodSettings
 from workers.likelihood.batches import Ids, Row, RowPool, TokenBudget, wanted_logits
-from workers.likelihood.masks import Patterns, patterns
+from workers.likelihood.masks import patterns
 from workers.likelihood.race import Contender, race
 from workers.models.loading import LoadedModel
 
@@ -43,7 +43,7 @@ def log_likelihoods(
     budget: TokenBudget | None = None,
     contenders: Sequence[Contender] | None = None,
 ) -> Iterator[tuple[int, float]]:
-    """(index of the question, log p in nats) of each question, as answers become final; exact for a causal model.
+    """(index of the question, log p in nats) of each question, as answers become final.
 
     Order, company and `budget` change no answer by more than rounding. `contenders`, one per question, lets those of a
     document race where `settings.race` asks for it; the answer of a choice that dropped out is the mean of its draws.
@@ -90,16 +90,10 @@ class _Estimate:
         self.index = index
         self._start, length = len(question.context), len(question.target)
         self._targets = np.array(question.target, dtype=np.int64)
-        self._patterns: Patterns
-        if loaded.family == "causal":
-            # Every token is asked for and none is hidden.
-            self._patterns = Patterns(np.ones((1, length), dtype=bool), np.ones(1), None)
-            self._rows = np.array([[*question.context, *question.target]], dtype=np.int64)
-        else:
-            assert loaded.mask_token_id is not None
-            self._patterns = patterns(length, settings, question.key, seed)
-            self._rows = np.tile([*question.context, *question.target], (len(self._patterns.masks), 1))
-            self._rows[:, self._start :][self._patterns.masks] = loaded.mask_token_id
+        assert loaded.mask_token_id is not None
+        self._patterns = patterns(length, settings, question.key, seed)
+        self._rows = np.tile([*question.context, *question.target], (len(self._patterns.masks), 1))
+        self._rows[:, self._start :][self._patterns.masks] = loaded.mask_token_id
         self._strata = settings.strata
         self._losses = np.full(len(self._rows), np.nan)
         self._is_asked = np.zeros(len(self._rows), dtype=bool)

@@ -19,8 +19,7 @@ def greedy_flags(
 ) -> Iterator[tuple[int, bool]]:
     """(index of the question, whether greedy decoding gives its target), as answers become final.
 
-    A diffusion model starts from a fully masked target and commits its most confident token, one per forward. A causal
-    model is asked once.
+    Decoding starts from a fully masked target and commits the most confident token, one per forward.
     """
     budget = budget or TokenBudget(loaded)
     waiting = sorted(range(len(questions)), key=lambda i: len(questions[i].context) + len(questions[i].target))
@@ -46,6 +45,7 @@ class _Decoding:
 
     def __init__(self, index: int, question: Question, loaded: LoadedModel) -> None:
         self.index = index
+        assert loaded.mask_token_id is not None
         self._mask_token_id = loaded.mask_token_id
         self._tokens = np.array([*question.context, *question.target], dtype=np.int64)
         self._open = np.arange(len(question.context), len(self._tokens))
@@ -56,15 +56,12 @@ class _Decoding:
 
     def ask(self, pool: RowPool[_Decoding]) -> None:
         tokens = self._tokens.copy()
-        if self._mask_token_id is not None:
-            tokens[self._open] = self._mask_token_id
+        tokens[self._open] = self._mask_token_id
         pool.ask(tokens, self)
 
     def commit(self, confidence: NDArray[np.float32], best: Ids) -> bool | None:
         """Take the model's choice, given confidence and best token of the open columns; None while it goes on."""
         is_right = best == self._tokens[self._open]
-        if self._mask_token_id is None:
-            return bool(is_right.all())
         chosen = int(confidence.argmax())
         if not is_right[chosen]:
             return False

@@ -39,11 +39,6 @@ class ModelInfo:
         return self.num_layers * (attention + 3 * self.hidden_size * self.intermediate_size)
 
     @property
-    def num_layer_inputs(self) -> tuple[int, int, int, int]:
-        """Features that enter the four stages of a block: q, k, v; o; gate, up; down."""
-        return self.hidden_size, self.num_heads * self.head_dim, self.hidden_size, self.intermediate_size
-
-    @property
     def num_embedding_parameters(self) -> int:
         """Weights of the token embedding and the head, which stay in full precision."""
         return (1 if self.tied_embeddings else 2) * self.vocab_size * self.hidden_size

@@ -73,9 +73,15 @@ class LoadedModel:
         `input_ids` is [B, T]; `attention_mask` [B, T] is 0 at padding, on the left or on the right of a row. Rows of
         padding hold finite numbers without a meaning.
         """
-        self.counter.add_forward(len(input_ids), input_ids.numel(), self.cost.blocks(*input_ids.shape))
-        self.counter.num_flops += self.cost.head(input_ids.numel())
-        output = self.model(**self._inputs(input_ids, attention_mask))
+        num_rows, length = input_ids.shape
+        num_flops = self.cost.blocks(num_rows, length, length) + self.cost.head(num_rows * length)
+        self.counter.add_forward(num_rows, num_rows * length, num_flops)
+        inputs: dict[str, Any] = {"input_ids": input_ids.to(self.device), "use_cache": False}
+        if attention_mask is not None:
+            inputs["attention_mask"] = attention_mask.to(self.device)
+            # A token's position is its number among the row's tokens.
+            inputs["position_ids"] = (inputs["attention_mask"].long().cumsum(-1) - 1).clamp(min=0)
+        output = self.model(**inputs)
         logits: Tensor = output.logits.float()
         if self.family == "llada":
             return logits
@@ -83,27 +89,24 @@ class LoadedModel:
         if attention_mask is None:
             return shifted
         # A row that is padded on the left begins after the padding, not at column 0.
-        mask = attention_mask.to(logits.device)
+        mask = inputs["attention_mask"]
         first = (mask.long().cumsum(-1) == 1) & mask.bool()
         return torch.where(first[..., None], logits, shifted)
 
     def logits_at(self, input_ids: Tensor, positions: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Those rows of `logits` where bool [B, T] `positions` is true, in reading order: [positions.sum(), V].
 
-        A diffusion model works for its real tokens alone, and its last block and head for these rows alone; in float32
-        the result is that of `logits` up to rounding (about 1e-6, relative).
+        For a diffusion model: it works for its real tokens alone, and its last block and head for these rows alone. In
+        float32 the result is that of `logits` up to rounding (about 1e-6, relative).
         """
         return self.head(self.hidden_at(input_ids, positions, attention_mask))
 
     @torch.no_grad()
     def hidden_at(self, input_ids: Tensor, positions: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """What `head` turns into the rows of `logits_at`: hidden states [positions.sum(), D] after the final norm."""
+        # A packed batch is seen in both directions.
+        assert self.family != "causal"
         rows, columns = self._predicting(positions.cpu(), attention_mask)
-        if self.family == "causal":
-            self.counter.add_forward(len(input_ids), input_ids.numel(), self.cost.blocks(*input_ids.shape))
-            output: Any = self.model.get_submodule("model")(**self._inputs(input_ids, attention_mask))
-            states: Tensor = output.last_hidden_state[rows, columns]
-            return states
         batch = PackedBatch(input_ids.cpu(), None if attention_mask is None else attention_mask.cpu(), self.device)
         selected, queries = batch.select(rows, columns)
         self.counter.add_forward(len(input_ids), len(batch), self.cost.packed_blocks(len(batch), batch.keys, queries))
@@ -116,14 +119,6 @@ class LoadedModel:
         self.counter.num_flops += self.cost.head(len(rows))
         logits: Tensor = self.model.get_submodule("lm_head")(rows)
         return logits[: len(hidden)].float()
-
-    def _inputs(self, input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Any]:
-        """What the model is called with; a token's position is its number among the row's tokens."""
-        inputs: dict[str, Any] = {"input_ids": input_ids.to(self.device), "use_cache": False}
-        if attention_mask is not None:
-            inputs["attention_mask"] = attention_mask.to(self.device)
-            inputs["position_ids"] = (inputs["attention_mask"].long().cumsum(-1) - 1).clamp(min=0)
-        return inputs
 
     def _predicting(self, positions: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Row and column of the tokens whose own rows of the model's output predict those at `positions`."""

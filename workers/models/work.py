@@ -62,9 +62,10 @@ class ModelCost:
             attention_width=linears["self_attn.q_proj"].out_features,
         )
 
-    def blocks(self, num_rows: int, length: int) -> int:
-        """All blocks on [num_rows, length] tokens."""
-        return self.num_blocks * self._block(num_rows * length, num_rows, length)
+    def blocks(self, num_rows: int, length: int, num_keys: int) -> int:
+        """All blocks on [num_rows, length] tokens, each of which meets `num_keys` keys of its row."""
+        num_tokens = num_rows * length
+        return self.num_blocks * (2 * self.num_linear_weights * num_tokens + self._attention(num_tokens, num_keys))
 
     def packed_blocks(self, num_tokens: int, keys: Rectangle, queries: Rectangle) -> int:
         """All blocks on the tokens of a packed batch, the last of them on those of `queries`.
@@ -74,14 +75,12 @@ class ModelCost:
         last = 2 * self.num_kv_weights * num_tokens
         last += 2 * (self.num_linear_weights - self.num_kv_weights) * len(queries.slots)
         last += self._attention(queries.num_rows * queries.width, keys.width)
-        return (self.num_blocks - 1) * self._block(num_tokens, keys.num_rows, keys.width) + last
+        block = 2 * self.num_linear_weights * num_tokens + self._attention(keys.num_rows * keys.width, keys.width)
+        return (self.num_blocks - 1) * block + last
 
     def head(self, num_tokens: int) -> int:
         """The head's logits of `num_tokens` tokens."""
         return 2 * self.hidden_size * self.vocab_size * num_tokens
-
-    def _block(self, num_tokens: int, num_rows: int, width: int) -> int:
-        return 2 * self.num_linear_weights * num_tokens + self._attention(num_rows * width, width)
 
     def _attention(self, num_queries: int, num_keys: int) -> int:
         return 4 * self.attention_width * num_queries * num_keys

@@ -1,7 +1,7 @@
-"""Samplers: how each family of models writes an answer of a fixed number of tokens.
+"""Samplers: how each family of diffusion models writes an answer of a fixed number of tokens.
 
-LLaDA fills blocks from left to right, Dream commits over the whole answer, a causal model goes token by token. Token
-ids in, token ids out: text, stop strings and chat templates never come here.
+LLaDA fills blocks from left to right, Dream commits over the whole answer. Token ids in, token ids out: text, stop
+strings and chat templates never come here.
 """
 
 from workers.samplers.answers import generate

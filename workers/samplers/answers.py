@@ -9,7 +9,6 @@ import torch
 
 from grids.protocol import Family, GenerationSettings
 from workers.models.loading import LoadedModel
-from workers.samplers import causal
 from workers.samplers.budget import TokenBudget
 from workers.samplers.dream import DreamAnswers
 from workers.samplers.llada import LladaAnswers
@@ -17,7 +16,6 @@ from workers.samplers.steps import DiffusionSampler
 from workers.samplers.writing import OpenAnswer, Prompt, Savings, Writer
 
 _SAMPLERS: dict[Family, type[DiffusionSampler]] = {"llada": LladaAnswers, "dream": DreamAnswers}
-_CAUSAL_ROWS = 16
 
 
 def generate(
@@ -36,9 +34,6 @@ def generate(
     Rows leave the batch when they are finished, and others enter. Raises ValueError for settings that the family's
     sampler cannot run, and torch.OutOfMemoryError where not even one row fits.
     """
-    if loaded.family == "causal":
-        yield from _causal(loaded, prompts, settings, seed, max_rows or _CAUSAL_ROWS)
-        return
     writer = Writer(loaded, _SAMPLERS[loaded.family](loaded, settings, seed), savings or Savings())
     budget = TokenBudget(loaded.device, max_rows)
     # The longest first: neighbours are of similar length, and memory runs out early if it does.
@@ -72,13 +67,3 @@ def _advance(writer: Writer, batch: Sequence[OpenAnswer]) -> list[OpenAnswer] | 
     # After the handler, which holds what the failed forward had made.
     torch.cuda.empty_cache()
     return None
-
-
-def _causal(
-    loaded: LoadedModel, prompts: Sequence[Prompt], settings: GenerationSettings, seed: int, num_rows: int
-) -> Iterator[tuple[int, list[int]]]:
-    for start in range(0, len(prompts), num_rows):
-        batch = prompts[start : start + num_rows]
-        ids = [prompt.ids for prompt in batch]
-        answers = causal.generate(loaded, ids, settings, [prompt.key for prompt in batch], seed)
-        yield from enumerate(answers, start)
