@@ -19,6 +19,8 @@ models: [tiny-llada-base]
 methods: [rtn]
 schemes: [w4a4]
 tasks: [demo_facts, demo_math]
+# Short answers, so that demo_facts is the longer task, which goes first.
+protocol: {generation: {gen_length: 16, steps: 1, llada: {block_length: 16}}}
 limit: 12
 """
 

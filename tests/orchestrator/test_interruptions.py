@@ -221,7 +221,7 @@ def test_damaged_and_newer_result_files_are_named_and_their_cells_run_again(
     pq.write_table(table.set_column(0, "schema_version", pa.array([CELLS.version + 1], pa.int32())), newer)
 
     plan = plan_grid(tmp_path / "grid.yaml", study)
-    assert plan.counts() == {"run": 2, "reuse": 2}
+    assert plan.plan.counts() == {"run": 2, "reuse": 2}
     for path, reason in ((damaged, "damaged"), (newer, "newer than")):
         assert any(str(path) in line and reason in line for line in caplog.messages)
     status = study_status(study)
@@ -244,7 +244,7 @@ def test_damaged_and_newer_result_files_are_named_and_their_cells_run_again(
         ('{"version": 1, "na', "damaged; delete it, and `qstudy run GRID` writes it again"),
         ("[]", "damaged"),
         ('{"version": 1, "tables": {}, "name": "s"}', "damaged"),
-        ('{"version": 2, "tables": {}, "name": "s", "cells": []}', "a later qstudy wrote this study (study.json"),
+        ('{"version": 3, "tables": {}, "name": "s", "cells": []}', "a later qstudy wrote this study (study.json"),
         (
             '{"version": 1, "tables": {"cells": 99}, "name": "s", "cells": []}',
             "a later qstudy wrote this study (cells: a newer version",
