@@ -94,6 +94,8 @@ class RayPool:
         if address is None:
             cpus = os.cpu_count() or 1
             ray.init(
+                # Else a cluster that somebody else has started on this machine would be joined.
+                address="local",
                 num_cpus=max(cpus, num_workers or 1),
                 include_dashboard=False,
                 log_to_driver=False,
