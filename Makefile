@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test check lock demo-models
+.PHONY: demo test chaos check lock demo-models
 
 demo: .venv/ready
 	$(BIN)/qstudy demo
 
 test: .venv/ready
 	$(BIN)/python -m pytest
+
+# Studies under random blows against workers, nodes and drivers, each compared with an undisturbed one.
+chaos: .venv/ready
+	$(BIN)/python -m tests.orchestrator.chaos --minutes $(or $(MINUTES),60) --seed $(or $(SEED),1)
 
 check: .venv/ready
 	$(BIN)/ruff check

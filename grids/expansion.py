@@ -9,7 +9,7 @@ from typing import Any
 
 from grids.identity import canonical_json, text_id
 from grids.protocol import PROTOCOL_VERSION, Family, Protocol
-from grids.schema import MaskPolicy
+from grids.schema import MaskPolicy, Retries
 from grids.schemes import Scheme
 from grids.tasks import TaskInfo
 
@@ -170,10 +170,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """A grid, resolved: what `plan` and `run` work on."""
+    """A grid, resolved: what `plan` and `run` work on. `timeout` is what a unit may take, in seconds."""
 
     name: str
     cells: tuple[Cell, ...]
+    retries: Retries = field(default_factory=Retries)
+    timeout: float | None = None
 
     def variants(self) -> Iterator[Variant]:
         """Each variant with at least one applicable cell, once, in the grid's order."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from grids.durations import Duration
 from grids.protocol import Settings
 from grids.schemes import parse_scheme
 
@@ -89,6 +90,22 @@ class ProtocolEntry(Settings):
     generation: dict[str, Any] = {}
 
 
+class Retries(Settings):
+    """How often a unit is tried again after a failure of each kind; what is not named here is not.
+
+    Before the n-th further try the unit rests for `backoff` times 2^(n-1). What was lost with its worker or node goes
+    to another node where there is one; after a host ran out of memory the unit runs alone on its node, and after a GPU
+    did, with half the batch.
+    """
+
+    worker_lost: int = Field(2, ge=0)
+    node_lost: int = Field(5, ge=0)
+    oom_host: int = Field(1, ge=0)
+    oom_gpu: int = Field(2, ge=0)
+    timeout: int = Field(1, ge=0)
+    backoff: Duration = 5.0
+
+
 class Grid(Settings):
     """A study: models x methods x schemes x tasks."""
 
@@ -108,6 +125,8 @@ class Grid(Settings):
     exclude: list[Exclusion] = []
     limit: int | None = Field(None, ge=1, description="items per task")
     dtype: Dtype = "bfloat16"
+    retries: Retries = Retries()
+    timeout: Duration | None = Field(None, description="a unit (a quantization, a cell, a shard) past it is ended: 2h")
 
     @model_validator(mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from grids import GridError
+from grids import GridError, parse_duration
 from orchestrator.failures import RunInterruptedError
 
 EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_INCOMPLETE = 1, 2, 3
@@ -88,6 +88,14 @@ Shards = Annotated[
 FailFast = Annotated[
     bool, typer.Option("--fail-fast", envvar="QSTUDY_FAIL_FAST", help="Stop at the first failed cell.")
 ]
+TimeLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--time-limit",
+        envvar="QSTUDY_TIME_LIMIT",
+        help="End within 3h55m, say, before a batch job does: start nothing that would be lost, save what runs.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", envvar="QSTUDY_DRY_RUN", help="Show the plan and stop.")]
 
 
@@ -147,6 +155,7 @@ def run(
     only: Only = None,
     retry_failed: RetryFailed = False,
     fail_fast: FailFast = False,
+    time_limit: TimeLimit = None,
     dry_run: DryRun = False,
 ) -> None:
     """Run a grid: compute what is missing, then write and print the table."""
@@ -169,8 +178,17 @@ def run(
         only=tuple(only or ()),
         retry_failed=retry_failed,
         fail_fast=fail_fast,
+        time_limit=_seconds(time_limit),
     )
     raise typer.Exit(0 if run_grid(grid, options) else EXIT_INCOMPLETE)
+
+
+def _seconds(text: str | None) -> float | None:
+    """A length of time in seconds. Raises GridError."""
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise GridError(str(error), key="--time-limit") from error
 
 
 @app.command()

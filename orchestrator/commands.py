@@ -14,14 +14,16 @@ from orchestrator.catalog import make_catalog
 from orchestrator.failures import RunInterruptedError
 from orchestrator.plan_view import summary
 from orchestrator.planning import Plan, make_plan
-from orchestrator.pools import Pool, RayPool
+from orchestrator.pools import Pool
 from orchestrator.priced_plan import PricedPlan, price_plan
 from orchestrator.pricing import Pricer
 from orchestrator.progress import Displays, make_display
 from orchestrator.progress_file import ProgressFile
+from orchestrator.ray_pool import RayPool
 from orchestrator.reporting import print_report
 from orchestrator.running import Run
 from orchestrator.scheduling import even_shards
+from orchestrator.stopping import Stop
 from orchestrator.study_directory import StudyDirectory
 from orchestrator.study_lock import StudyLock
 from reports import StorageError
@@ -31,7 +33,10 @@ from workers.units import WorkerSettings
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run a grid. None of it changes a number, but for `limit`, `overrides` and `only`."""
+    """How to run a grid. None of it changes a number, but for `limit`, `overrides` and `only`.
+
+    time_limit: seconds within which the run ends, whatever is left to do.
+    """
 
     study: Path | None = None
     address: str | None = None
@@ -43,6 +48,7 @@ class RunOptions:
     only: tuple[str, ...] = ()
     retry_failed: bool = False
     fail_fast: bool = False
+    time_limit: float | None = None
 
 
 def load_study(grid_file: Path, *, limit: int | None, overrides: Sequence[str]) -> Study:
@@ -83,6 +89,7 @@ def run_grid(grid_file: Path, options: RunOptions, pool: Pool | None = None) -> 
     Without `pool`, workers are Ray actors. Raises GridError before anything is written, also where another driver runs
     the study; StorageError where nothing can be written; RunInterruptedError where a run that has begun cannot go on.
     """
+    stop = Stop(options.time_limit)
     study = load_study(grid_file, limit=options.limit, overrides=options.overrides)
     directory = StudyDirectory(options.study or default_folder(study))
     with StudyLock(directory.root) as lock:
@@ -98,7 +105,7 @@ def run_grid(grid_file: Path, options: RunOptions, pool: Pool | None = None) -> 
             try:
                 directory.describe(study, grid_text)
                 with _begun():
-                    _execute(plan, directory, pool, lock, console, options)
+                    _execute(plan, directory, pool, lock, console, options, stop)
             finally:
                 pool.close()
         else:
@@ -117,7 +124,13 @@ def _begun() -> Iterator[None]:
 
 
 def _execute(
-    plan: Plan, directory: StudyDirectory, pool: Pool, lock: StudyLock, console: Console, options: RunOptions
+    plan: Plan,
+    directory: StudyDirectory,
+    pool: Pool,
+    lock: StudyLock,
+    console: Console,
+    options: RunOptions,
+    stop: Stop,
 ) -> None:
     """Drive the workers; tell of it here, and to other shells by a file."""
     to_run = plan.to_run()
@@ -129,7 +142,7 @@ def _execute(
         lock.check()
         progress.write_if_due()
 
-    with Displays(make_display(console, num_cells, pool.slots), progress) as display:
+    with stop.listening(), Displays(make_display(console, num_cells, pool.slots), progress) as display:
         Run(
             plan,
             directory,
@@ -139,6 +152,9 @@ def _execute(
             shards_of=_shards_of(to_run, pricer, options.shards, num_workers=len(pool.slots)),
             fail_fast=options.fail_fast,
             between=between,
+            retries=plan.study.retries,
+            timeout=plan.study.timeout,
+            stop=stop,
         ).execute()
 
 

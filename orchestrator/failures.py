@@ -13,9 +13,6 @@ MESSAGE_LENGTH = 300
 
 Kind = Literal["oom_gpu", "oom_host", "timeout", "worker_lost", "node_lost", "nonfinite", "audit", "bad_input", "error"]
 
-# Lost infrastructure says nothing about the cell; everything else would happen again.
-RETRYABLE: frozenset[str] = frozenset({"worker_lost", "node_lost"})
-
 # Ray's own memory-monitor error has the same class name as torch's, so Ray's are looked up first, by module.
 _RAY_KINDS: dict[str, Kind] = {
     "OutOfMemoryError": "oom_host",
@@ -26,6 +23,8 @@ _RAY_KINDS: dict[str, Kind] = {
     "WorkerCrashedError": "worker_lost",
     "GetTimeoutError": "timeout",
 }
+# Ray tells an actor that died with its node from one that died alone only in the text of its ActorDiedError.
+_NODE_DEATH = "its node has died"
 _KINDS: dict[str, Kind] = {
     "OutOfMemoryError": "oom_gpu",
     "MemoryError": "oom_host",
@@ -53,10 +52,6 @@ class Failure:
     trace: str
     is_storage: bool = False
 
-    @property
-    def is_retryable(self) -> bool:
-        return self.kind in RETRYABLE
-
 
 def classify(error: BaseException) -> Failure:
     """The failure behind an exception. A task's error is what its worker raised, not Ray's wrapper."""
@@ -65,8 +60,11 @@ def classify(error: BaseException) -> Failure:
     if isinstance(cause, BaseException):
         error = cause
     names = [kind.__name__ for kind in type(error).__mro__]
-    kinds = _RAY_KINDS if type(error).__module__.startswith("ray.") else _KINDS
+    is_of_ray = type(error).__module__.startswith("ray.")
+    kinds = _RAY_KINDS if is_of_ray else _KINDS
     kind: Kind = next((kinds[name] for name in names if name in kinds), "error")
+    if is_of_ray and kind == "worker_lost" and _NODE_DEATH in str(error):
+        kind = "node_lost"
     message = textwrap.shorten(str(error), MESSAGE_LENGTH)
     is_storage = isinstance(error, OSError) and error.errno in _STORAGE
     return Failure(kind, f"{type(error).__name__}: {message}" if message else type(error).__name__, trace, is_storage)

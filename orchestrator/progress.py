@@ -45,6 +45,9 @@ class Display(Protocol):
     def failed(self, slot: Slot, unit: Unit, failure: Failure, *, num_cells: int) -> None:
         """The unit failed; it will be tried again if no cell ended with it."""
 
+    def noted(self, text: str) -> None:
+        """Something befell the run itself."""
+
 
 class PlainDisplay:
     """One line per unit that ends: for logs."""
@@ -72,6 +75,9 @@ class PlainDisplay:
     def failed(self, slot: Slot, unit: Unit, failure: Failure, *, num_cells: int) -> None:
         outcome = "FAILED" if num_cells else "lost, will be tried again"
         self._line(num_cells, slot, f"{unit_label(unit)}: {outcome} ({failure.kind}) {failure.message}")
+
+    def noted(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _line(self, num_cells: int, slot: Slot, text: str) -> None:
         self._ended += num_cells
@@ -121,6 +127,9 @@ class LiveDisplay:
             Text(f"{unit_label(unit)} {outcome} ({failure.kind}) {failure.message}", style="red"), soft_wrap=True
         )
 
+    def noted(self, text: str) -> None:
+        self._console.print(Text(text, style="yellow"), soft_wrap=True)
+
     def _render(self) -> Group:
         elapsed = time.monotonic() - self._begun
         failed = f", {self._num_failed} failed" if self._num_failed else ""
@@ -141,7 +150,7 @@ class LiveDisplay:
 
     def _worker_row(self, slot: Slot) -> tuple[str, ...]:
         if slot.unit is None:
-            return "idle", "", "", "", ""
+            return "idle" if slot.is_ready else "starting", "", "", "", ""
         label = unit_label(slot.unit)
         if slot.name not in self._steps:
             return label, "load", "", "", ""
@@ -184,6 +193,10 @@ class Displays:
     def failed(self, slot: Slot, unit: Unit, failure: Failure, *, num_cells: int) -> None:
         for display in self._displays:
             display.failed(slot, unit, failure, num_cells=num_cells)
+
+    def noted(self, text: str) -> None:
+        for display in self._displays:
+            display.noted(text)
 
 
 def clock(seconds: float) -> str:

@@ -100,6 +100,9 @@ class ProgressFile:
     def failed(self, slot: Slot, unit: Unit, failure: Failure, *, num_cells: int) -> None:
         self._ended(slot, num_cells, num_cells)
 
+    def noted(self, text: str) -> None:
+        """What befalls the run itself is told where it runs; the lock says that it goes on."""
+
     def _ended(self, slot: Slot, num_cells: int, num_failed: int) -> None:
         del self._running[slot.name]
         num_ended, num_failed = self._state.num_ended + num_cells, self._state.num_failed + num_failed

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
-from grids import Cell
+from grids import Cell, Retries, show_duration
 from orchestrator.failures import Failure, RunInterruptedError
 from orchestrator.planning import Plan
 from orchestrator.pools import Finished, Message, Pool, Slot
 from orchestrator.progress import Display
 from orchestrator.recording import Recorder
+from orchestrator.retrying import Retrier
 from orchestrator.scheduling import Scheduler
+from orchestrator.stopping import Stop
 from orchestrator.study_directory import StudyDirectory
 from workers.artifacts import ArtifactStore
 from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, ShardDone, Unit, Warned
@@ -44,6 +47,9 @@ class Run:
         shards_of: Callable[[Cell], int] = lambda cell: 1,
         fail_fast: bool = False,
         between: Callable[[], None] = lambda: None,
+        retries: Retries | None = None,
+        timeout: float | None = None,
+        stop: Stop | None = None,
     ) -> None:
         artifacts = ArtifactStore(directory.artifact_dir)
         self._scheduler = Scheduler(
@@ -53,6 +59,12 @@ class Run:
             shards_of=shards_of,
             num_workers=len(pool.slots),
         )
+        self._retrier = Retrier(self._scheduler, retries or Retries())
+        self._stop, self._timeout = stop or Stop(), timeout
+        self._started: dict[str, float] = {}
+        # No cell of a model could run whose folder was there and is gone. A model of the hub has no folder of its own.
+        folders = {Path(cell.variant.model.path) for cell in plan.to_run()}
+        self._model_folders = {folder for folder in folders if folder.is_dir()}
         self._recorder = Recorder(directory)
         self._pool, self._display, self._fail_fast = pool, display, fail_fast
         self._between = between
@@ -64,22 +76,50 @@ class Run:
     def execute(self) -> Outcome:
         """Drive the workers until every cell is done or failed; with `fail_fast`, until the first failure.
 
+        When `stop` asks for it, nothing more is started, and what runs may bring its next batch home.
         `between` is called at least every POLL_SECONDS. Raises RunInterruptedError and StorageError: what was saved
         until then is kept.
         """
         while not self._scheduler.is_done and not (self._fail_fast and self.outcome.num_failed):
+            if (reason := self._stop.reason) is not None:
+                self._display.noted(reason)
+                self._save_batches_in_flight()
+                break
             self._hand_out()
             self._between()
             for slot, message in self._pool.poll(POLL_SECONDS):
                 self._handle(slot, message)
+            self._end_overdue()
         return self.outcome
 
-    def _hand_out(self) -> None:
+    def _save_batches_in_flight(self) -> None:
+        busy = {slot for slot in self._pool.slots if slot.unit is not None}
+        while busy and not self._stop.is_overdue:
+            for slot, message in self._pool.poll(POLL_SECONDS):
+                self._handle(slot, message)
+                if isinstance(message, Samples | Finished | Failure):
+                    busy.discard(slot)
+
+    def _end_overdue(self) -> None:
+        """Kill what has run longer than a unit may."""
         for slot in self._pool.slots:
-            if slot.unit is None and (unit := self._scheduler.next_unit(slot.resident)) is not None:
+            if slot.unit is None or self._timeout is None:
+                continue
+            if time.monotonic() - self._started[slot.name] > self._timeout:
+                self._pool.kill(slot)
+                message = f"took longer than {show_duration(self._timeout)} (the grid's timeout)"
+                self._handle(slot, Failure("timeout", message, message))
+
+    def _hand_out(self) -> None:
+        if num_left_out := self._scheduler.leave_out(self._stop.seconds_left):
+            self._display.noted(f"left for another run: {num_left_out} quantizations that the time limit would cut off")
+        for slot in self._pool.slots:
+            if not slot.is_ready or slot.unit is not None:
+                continue
+            if (unit := self._retrier.next_unit(slot, self._pool.slots)) is not None:
                 if isinstance(unit, EvaluateUnit):
                     unit = replace(unit, done=self._recorder.saved_responses(unit.cell))
-                self._units[slot.name] = unit
+                self._units[slot.name], self._started[slot.name] = unit, time.monotonic()
                 self._pool.start(slot, unit)
                 self._recorder.unit_started(unit, slot.name, attempts=self._scheduler.attempts(unit))
                 self._display.started(slot, unit)
@@ -116,6 +156,7 @@ class Run:
 
     def _finish(self, slot: Slot, unit: Unit) -> None:
         num_cells = int(self._scheduler.finished(unit) is not None)
+        self._retrier.finished(slot, unit)
         result = self._results.pop(unit.unit_id)
         if isinstance(result, Failure):
             self.outcome.num_failed += num_cells
@@ -129,13 +170,16 @@ class Run:
     def _fail(self, slot: Slot, unit: Unit, failure: Failure) -> None:
         if failure.is_storage:
             raise RunInterruptedError(f"{slot.name} cannot write or read: {failure.message}")
-        if (folder := _vanished_model(unit)) is not None:
+        folder = _model_folder(unit)
+        if folder in self._model_folders and not folder.is_dir():
             raise RunInterruptedError(f"the model folder {folder} is gone; {slot.name} says {failure.message}")
         attempts = self._scheduler.attempts(unit)
-        lost = self._scheduler.failed(unit, failure)
+        lost = self._retrier.failed(slot, unit, failure)
         self._recorder.unit_failed(unit, failure, lost, attempts=attempts)
         self.outcome.num_failed += len(lost)
         self._display.failed(slot, unit, failure, num_cells=len(lost))
+        if self._retrier.is_faulty(slot.node) and self._pool.avoid(slot.node):
+            self._display.noted(f"node {slot.node} loses one unit after another and is avoided from now on")
 
 
 def _with_shards(event: Evaluated, shards: list[ShardDone]) -> Evaluated:
@@ -147,11 +191,8 @@ def _with_shards(event: Evaluated, shards: list[ShardDone]) -> Evaluated:
     )
 
 
-def _vanished_model(unit: Unit) -> Path | None:
-    """The model's folder if it was there when the grid was read, and no longer is: no cell of it could run."""
-    model = (unit.variant if isinstance(unit, QuantizeUnit) else unit.cell.variant).model
-    # A model of the hub has a revision, and no folder of its own.
-    return Path(model.path) if model.revision is None and not Path(model.path).is_dir() else None
+def _model_folder(unit: Unit) -> Path:
+    return Path((unit.variant if isinstance(unit, QuantizeUnit) else unit.cell.variant).model.path)
 
 
 def _shown_value(unit: EvaluateUnit, event: Evaluated) -> str:

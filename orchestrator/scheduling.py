@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 from itertools import count
 
 from grids import Cell, Variant
-from orchestrator.failures import Failure
 from workers.units import EvaluateUnit, QuantizeUnit, Unit
 
-MAX_ATTEMPTS = 3
 # No shard is longer than this share of the time that the work would take on all workers, nor shorter than some seconds:
 # every shard builds its cell's requests anew.
 SHARD_SHARE, MIN_SHARD_SECONDS = 1 / 32, 45.0
@@ -35,10 +33,9 @@ class Scheduler:
         seconds_of: Callable[[Unit], float] = lambda unit: 1.0,
         shards_of: Callable[[Cell], int] = lambda cell: 1,
         num_workers: int = 1,
-        max_attempts: int = MAX_ATTEMPTS,
     ) -> None:
         self._seconds_of, self._shards_of = seconds_of, shards_of
-        self._num_workers, self._max_attempts = num_workers, max_attempts
+        self._num_workers = num_workers
         self._order = count()
         self._waiting: dict[str, list[Cell]] = {}
         self._to_quantize: list[tuple[float, int, QuantizeUnit]] = []
@@ -47,6 +44,7 @@ class Scheduler:
         self._unattended: list[tuple[float, int, str]] = []
         self._attending: Counter[str] = Counter()
         self._running: dict[str, Unit] = {}
+        self._held: dict[str, Unit] = {}
         self._attempts: Counter[str] = Counter()
         self._open_shards: dict[str, int] = {}
         self._ready_seconds = 0.0
@@ -65,7 +63,7 @@ class Scheduler:
 
     @property
     def is_done(self) -> bool:
-        return not (self._running or self._ready or self._to_quantize)
+        return not (self._running or self._held or self._ready or self._to_quantize)
 
     def attempts(self, unit: Unit) -> int:
         """How often the unit was started, this time included."""
@@ -75,10 +73,23 @@ class Scheduler:
         """The next unit for a worker that holds the variant `resident`; None while nothing can start."""
         unit = self._choose(resident)
         if unit is not None:
-            self._running[unit.unit_id] = unit
-            self._attempts[unit.unit_id] += 1
-            self._attending[unit.variant_id] += 1
+            self._start(unit)
         return unit
+
+    def resume(self, unit: Unit) -> bool:
+        """Start a unit that `failed` has kept; False if its cell has been lost since."""
+        if self._held.pop(unit.unit_id, None) is None:
+            return False
+        self._start(unit)
+        return True
+
+    def leave_out(self, longer_than: float) -> int:
+        """Give up quantizations that would take longer than so many seconds, and with them their cells; how many."""
+        num_units = 0
+        while self._to_quantize and -self._to_quantize[0][0] > longer_than:
+            heapq.heappop(self._to_quantize)
+            num_units += 1
+        return num_units
 
     def finished(self, unit: Unit) -> Cell | None:
         """The unit is done; the cell that is complete with it. A quantized variant's cells can start."""
@@ -104,20 +115,16 @@ class Scheduler:
         """Whether every request of the unit's cell has been answered, by shards."""
         return isinstance(unit, EvaluateUnit) and unit.shard[1] == 1 and self._shards_of(unit.cell) > 1
 
-    def failed(self, unit: Unit, failure: Failure) -> list[Cell]:
-        """Cells that are lost with the unit; none if it will be tried again, or if its cell is lost already."""
+    def failed(self, unit: Unit, *, again: bool) -> list[Cell]:
+        """Cells that are lost with the unit; none if it is kept to run `again`, or if its cell is lost already."""
         self._end(unit)
+        if isinstance(unit, EvaluateUnit) and unit.cell.cell_id not in self._open_shards:
+            return []
+        if again:
+            self._held[unit.unit_id] = unit
+            return []
         if isinstance(unit, QuantizeUnit):
-            if self._may_retry(unit, failure):
-                self._enqueue_quantization(unit.variant)
-                return []
             return self._waiting.pop(unit.variant_id)
-        if unit.cell.cell_id not in self._open_shards:
-            return []
-        if self._may_retry(unit, failure):
-            self._enqueue(unit)
-            self._note_unattended(unit.variant_id)
-            return []
         del self._open_shards[unit.cell.cell_id]
         self._drop_shards(unit.cell)
         return [unit.cell]
@@ -194,16 +201,21 @@ class Scheduler:
             del self._ready[variant_id]
         return unit
 
+    def _start(self, unit: Unit) -> None:
+        self._running[unit.unit_id] = unit
+        self._attempts[unit.unit_id] += 1
+        self._attending[unit.variant_id] += 1
+
     def _end(self, unit: Unit) -> None:
         del self._running[unit.unit_id]
         self._attending[unit.variant_id] -= 1
         self._note_unattended(unit.variant_id)
 
-    def _may_retry(self, unit: Unit, failure: Failure) -> bool:
-        return failure.is_retryable and self._attempts[unit.unit_id] < self._max_attempts
-
     def _drop_shards(self, cell: Cell) -> None:
-        """Leave out the shards of a lost cell that have not started."""
+        """Leave out the shards of a lost cell that do not run."""
+        for unit in list(self._held.values()):
+            if isinstance(unit, EvaluateUnit) and unit.cell.cell_id == cell.cell_id:
+                del self._held[unit.unit_id]
         queue = self._ready.pop(cell.variant.variant_id, None)
         if queue is None:
             return

@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from grids import Cell
-from orchestrator.failures import Failure
+from grids import Cell, Retries
 from orchestrator.pricing import Pricer
 from orchestrator.scheduling import Scheduler, even_shards
 from workers.units import EvaluateUnit, QuantizeUnit, Unit
 
 # What a lost worker costs beside its work: a new process that imports torch.
 RESTART_SECONDS = 60.0
-_LOST = Failure("worker_lost", "simulated", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +74,13 @@ def simulate(
         shards_of=shards_of,
         num_workers=num_workers,
     )
+    max_retries = Retries().worker_lost
     draws = np.random.default_rng(seed)
     order = count()
     events: list[tuple[float, int, _Worker, Unit, bool]] = []
     idle = [_Worker() for _ in range(num_workers)]
     remaining: dict[str, float] = {}
+    again: list[Unit] = []
     now = busy = 0.0
     num_units = num_failures = num_lost = 0
 
@@ -90,7 +90,9 @@ def simulate(
     def hand_out() -> None:
         while idle:
             worker = idle[-1]
-            unit = scheduler.next_unit(worker.resident)
+            while again and not scheduler.resume(again[-1]):
+                again.pop()
+            unit = again.pop() if again else scheduler.next_unit(worker.resident)
             if unit is None:
                 return
             idle.pop()
@@ -117,7 +119,9 @@ def simulate(
             busy += seconds_of(unit)
         else:
             num_failures += 1
-            num_lost += len(scheduler.failed(unit, _LOST))
+            may_retry = scheduler.attempts(unit) <= max_retries
+            num_lost += len(scheduler.failed(unit, again=may_retry))
+            again += [unit] if may_retry else []
             worker.resident = None
         idle.append(worker)
         hand_out()

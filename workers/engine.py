@@ -7,6 +7,7 @@ import queue
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,7 +56,9 @@ class Worker:
 
     def run(self, unit: Unit) -> Iterator[Event]:
         """Events until the unit is done. What goes wrong is raised; the driver classifies it."""
-        events = self._quantize(unit.variant) if isinstance(unit, QuantizeUnit) else self._evaluate(unit)
+        events = (
+            self._quantize(unit.variant, unit.batch_divisor) if isinstance(unit, QuantizeUnit) else self._evaluate(unit)
+        )
         yield from with_warnings(events)
 
     @property
@@ -78,7 +81,7 @@ class Worker:
         self._resident = (variant.variant_id, loaded)
         return loaded
 
-    def _quantize(self, variant: Variant) -> Iterator[Event]:
+    def _quantize(self, variant: Variant, batch_divisor: int) -> Iterator[Event]:
         if self._artifacts.has(variant.variant_id):
             yield Quantized(self._artifacts.row(variant.variant_id))
             return
@@ -88,9 +91,13 @@ class Worker:
         method = kind(kind.Parameters.model_validate(dict(variant.parameters)))
         windows = calibration_windows(loaded, variant.calibration) if variant.calibration else None
         original = methods.original_weights(loaded.model)
+        compute = methods.ComputeSettings()
+        compute = replace(compute, batch_size=max(1, compute.batch_size // batch_divisor))
 
         def work(progress: Callable[[int, int], None]) -> methods.QuantizationReport:
-            return method.quantize(loaded.model, variant.scheme, windows, seed=variant.seed, progress=progress)
+            return method.quantize(
+                loaded.model, variant.scheme, windows, seed=variant.seed, progress=progress, compute=compute
+            )
 
         report = yield from self._with_progress("quantize", work)
         yield Progress("audit", 0, 1)
@@ -100,6 +107,7 @@ class Worker:
             audit_windows(loaded, variant),
             original=original,
             left_out=report.left_out,
+            batch_size=compute.batch_size,
         )
         row = {
             "num_linears": audit.num_linears,
@@ -139,8 +147,11 @@ class Worker:
     def _evaluate(self, unit: EvaluateUnit) -> Iterator[Event]:
         cell, started = unit.cell, time.monotonic()
         loaded = self._load(cell.variant)
+        batch_size = self._settings.batch_size
+        if batch_size is not None:
+            batch_size = max(1, batch_size // unit.batch_divisor)
         kind = CausalLM if loaded.family == "causal" else DiffusionLM
-        lm: Evaluator = kind(loaded, cell.task.protocol, seed=cell.variant.seed, batch_size=self._settings.batch_size)
+        lm: Evaluator = kind(loaded, cell.task.protocol, seed=cell.variant.seed, batch_size=batch_size)
         built = BuiltTask(cell.task, lm, chat_template=cell.variant.model.chat_template)
         index, num_shards = unit.shard
         # All requests of an item are in one shard: they share forwards, and race against each other.

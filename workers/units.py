@@ -37,9 +37,13 @@ class Response:
 
 @dataclass(frozen=True)
 class QuantizeUnit:
-    """Quantize a variant, audit it, save its artifact."""
+    """Quantize a variant, audit it, save its artifact.
+
+    batch_divisor: into how many parts batches are cut after memory ran out; 1 for whole ones.
+    """
 
     variant: Variant
+    batch_divisor: int = 1
 
     @property
     def unit_id(self) -> str:
@@ -54,12 +58,13 @@ class QuantizeUnit:
 class EvaluateUnit:
     """Evaluate a cell, or a shard (index, number of shards) of it.
 
-    `done` holds the responses that are saved already, by request index.
+    `done` holds the responses that are saved already, by request index; `batch_divisor` is as for a QuantizeUnit.
     """
 
     cell: Cell
     done: Mapping[int, Response] = field(default_factory=dict)
     shard: tuple[int, int] = (0, 1)
+    batch_divisor: int = 1
 
     @property
     def unit_id(self) -> str:

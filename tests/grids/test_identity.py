@@ -10,7 +10,7 @@ import pytest
 from grids import Study
 from grids.identity import canonical_json, changed_fields, content_id
 from grids.protocol import DreamSampler, GenerationSettings, LikelihoodSettings, LladaSampler, Protocol
-from grids.schema import CalibrationEntry, Exclusion, Grid, MethodEntry, ModelEntry, ProtocolEntry, TaskEntry
+from grids.schema import CalibrationEntry, Exclusion, Grid, MethodEntry, ModelEntry, ProtocolEntry, Retries, TaskEntry
 
 StudyOf = Callable[..., Study]
 
@@ -42,13 +42,14 @@ CLASSIFIED = {
             *("models", "methods", "schemes", "tasks", "data", "preset", "protocol", "calibrations", "seeds", "limit"),
             "dtype",
         },
-        {"name", "exclude", "task_path"},
+        {"name", "exclude", "task_path", "retries", "timeout"},
     ),
     ModelEntry: ({"path", "revision", "chat_template"}, {"name"}),
     MethodEntry: ({"name", "parameters"}, {"label"}),
     TaskEntry: ({"name", "num_fewshot", "limit", "likelihood", "generation"}, {"group", "metric", "filter"}),
     CalibrationEntry: ({"dataset", "field", "num_samples", "length", "seed", "mask"}, {"name"}),
     ProtocolEntry: ({"likelihood", "generation"}, set()),
+    Retries: (set(), {"worker_lost", "node_lost", "oom_host", "oom_gpu", "timeout", "backoff"}),
     Exclusion: (set(), {"model", "method", "calibration", "scheme", "task", "seed"}),
     Protocol: ({"likelihood", "generation"}, set()),
     LikelihoodSettings: ({"mc_num", "strata", "exact", "race"}, set()),
@@ -102,6 +103,8 @@ NAME_CHANGES = [
     ("name: small", "name: large"),
     ("models: [tiny]", "models: [{path: tiny, name: other}]"),
     ("- capitals", "- {name: capitals, group: math, metric: acc}"),
+    # What is done about failures decides no number.
+    ("dtype: float32", "dtype: float32\ntimeout: 2h\nretries: {worker_lost: 7, backoff: 1m}"),
     # A setting that came later, at what was done before it came.
     ("dtype: float32", "dtype: float32\nprotocol: {generation: {llada: {cfg_scale: 0.0, logits_eos_inf: false}}}"),
     # Dream's sampler settings decide nothing for a LLaDA model.

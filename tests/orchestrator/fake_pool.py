@@ -60,6 +60,12 @@ class FakePool:
                 slot.unit = None
             yield slot, message
 
+    def kill(self, slot: Slot) -> None:
+        slot.unit = None
+
+    def avoid(self, node: str) -> bool:
+        return False
+
     def close(self) -> None:
         self.is_closed = True
 

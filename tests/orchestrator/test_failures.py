@@ -56,9 +56,3 @@ def test_a_tasks_own_error_is_found_inside_rays_wrapper() -> None:
 def test_errors_reach_the_driver_as_the_worker_raised_them(error: Exception) -> None:
     arrived = pickle.loads(pickle.dumps(error))  # noqa: S301 - what Ray does on the way
     assert (type(arrived), str(arrived), vars(arrived)) == (type(error), str(error), vars(error))
-
-
-def test_only_lost_infrastructure_is_retried() -> None:
-    assert classify(ray.exceptions.WorkerCrashedError()).is_retryable
-    assert not classify(ValueError("wrong")).is_retryable
-    assert not classify(torch.OutOfMemoryError("no memory")).is_retryable

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,24 +72,33 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return numbers
 
 
-@pytest.fixture
-def file_size_limit() -> Iterator[Callable[[int], None]]:
+@contextmanager
+def restored_file_size() -> Iterator[None]:
+    """Ends what `limit_file_size` began. Within the test: the limit holds for the test runner's own output, too."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def limit_file_size(size: int) -> None:
     """Lets no file of this process grow beyond a size: a real refusal of the system, as of a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 @pytest.mark.parametrize("number", [0, 1, 5])
 def test_a_disk_that_is_full_stops_the_run_and_what_was_saved_is_used_by_the_next(
-    tmp_path: Path, undisturbed: dict[str, Any], number: int, file_size_limit: Callable[[int], None]
+    tmp_path: Path, undisturbed: dict[str, Any], number: int
 ) -> None:
-    pool = FakePool(disturb=nth(Samples, number, lambda: file_size_limit(10)))
-    with pytest.raises(RunInterruptedError, match=r"cannot write .*study/.*: File too large \(.* GB free there\)"):
+    pool = FakePool(disturb=nth(Samples, number, lambda: limit_file_size(10)))
+    with (
+        restored_file_size(),
+        pytest.raises(RunInterruptedError, match=r"cannot write .*study/.*: File too large \(.* GB free there\)"),
+    ):
         run_grid(write_grid(tmp_path), RunOptions(study=tmp_path / "study"), pool)
     assert pool.is_closed
     assert unfinished_files(tmp_path / "study") == []
-    file_size_limit(resource.RLIM_INFINITY)
     saved = sum(ResultStore(tmp_path / "study").num_samples(cell_id) for cell_id in undisturbed["cells"])
     assert saved == number
     again = run(tmp_path)
@@ -200,13 +210,14 @@ def test_a_study_that_cannot_be_written_is_refused_with_exit_2_before_anything_i
 
 
 def test_a_disk_that_is_full_before_the_first_result_is_a_run_that_could_not_begin(
-    tmp_path: Path, file_size_limit: Callable[[int], None]
+    tmp_path: Path,
 ) -> None:
     grid = write_grid(tmp_path)
-    # The lock fits, the study's description does not.
-    file_size_limit(600)
-    with pytest.raises(StorageError, match=r"study\.json: File too large"):
-        run_grid(grid, RunOptions(study=tmp_path / "study"), FakePool())
+    with restored_file_size():
+        # The lock fits, the study's description does not.
+        limit_file_size(600)
+        with pytest.raises(StorageError, match=r"study\.json: File too large"):
+            run_grid(grid, RunOptions(study=tmp_path / "study"), FakePool())
     assert not (tmp_path / "study").exists()
 
 

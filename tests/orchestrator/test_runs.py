@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from reports import ResultStore
+from tests.orchestrator.ray_machine import wait_until
 
 GRID = """
 name: little
@@ -127,10 +128,8 @@ def test_a_lost_worker_is_replaced_and_its_cell_goes_on(undisturbed: Path, tmp_p
     study = tmp_path / "studies" / "little"
     process = qstudy(tmp_path, "run", "grid.yaml", "--workers", "1", "--batch-size", "2")
     wait_for_samples(process, study)
-    # Ray names a busy process after what it runs: here, the cell's id.
-    workers = [pid for pid in descendants(process.pid) if re.match("ray::[0-9a-f]{16}", command_of(pid))]
-    assert workers
-    for pid in workers:
+    assert wait_until(lambda: busy_workers(process.pid) != [])
+    for pid in busy_workers(process.pid):
         os.kill(pid, signal.SIGKILL)
     code, _, err = finish(process)
     assert code == 0, err
@@ -138,6 +137,11 @@ def test_a_lost_worker_is_replaced_and_its_cell_goes_on(undisturbed: Path, tmp_p
     assert cells_of(study) == cells_of(undisturbed)
     assert samples_of(study) == samples_of(undisturbed)
     assert max(row["attempts"] for row in ResultStore(study).cells()) == 2
+
+
+def busy_workers(pid: int) -> list[int]:
+    """Ray names a busy process after what it runs: here, the cell's id."""
+    return [worker for worker in descendants(pid) if re.match("ray::[0-9a-f]{16}", command_of(worker))]
 
 
 def descendants(pid: int) -> list[int]:

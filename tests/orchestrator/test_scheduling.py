@@ -6,13 +6,10 @@ from collections import Counter
 import pytest
 
 from grids import Cell
-from orchestrator.failures import Failure
 from orchestrator.scheduling import Scheduler, even_shards
 from tests.orchestrator.conftest import make_cell
 from workers.units import EvaluateUnit, QuantizeUnit, Unit
 
-LOST = Failure("worker_lost", "the worker died", "")
-WRONG = Failure("error", "ValueError: no", "")
 # Seconds by task, and of a quantization.
 SECONDS = {"facts": 10.0, "sums": 30.0, "code": 20.0, "quantize": 5.0}
 
@@ -185,9 +182,9 @@ def test_a_shard_that_fails_takes_its_cell_with_it_once_and_no_other(grid_cells:
     first = take_cell(scheduler)
     second, third = take_cell(scheduler), take_cell(scheduler)
     assert first.cell is second.cell is third.cell
-    assert scheduler.failed(first, WRONG) == [first.cell]
+    assert scheduler.failed(first, again=False) == [first.cell]
     # Shards that run already are of no use any more; those that wait are gone.
-    assert scheduler.failed(second, WRONG) == []
+    assert scheduler.failed(second, again=False) == []
     assert scheduler.finished(third) is None
     rest = drain(scheduler)
     assert {unit.cell.cell_id for unit in rest if isinstance(unit, EvaluateUnit)} == (
@@ -198,45 +195,47 @@ def test_a_shard_that_fails_takes_its_cell_with_it_once_and_no_other(grid_cells:
     assert scheduler.is_done
 
 
-def test_a_lost_worker_costs_a_retry_and_at_last_the_cell(grid_cells: list[Cell]) -> None:
+def test_a_unit_that_is_kept_counts_its_attempts_and_at_last_costs_the_cell(grid_cells: list[Cell]) -> None:
     scheduler = scheduler_of(grid_cells[:1])
-    for attempt in (1, 2):
-        unit = take(scheduler)
-        assert scheduler.attempts(unit) == attempt
-        assert scheduler.failed(unit, LOST) == []
-    assert scheduler.failed(take(scheduler), LOST) == grid_cells[:1]
-    assert scheduler.is_done
-
-
-def test_a_lost_worker_leaves_its_variant_to_others(grid_cells: list[Cell]) -> None:
-    cells = grid_cells[2:4]
-    scheduler = scheduler_of(cells, all_variants(cells))
-    units = [take_cell(scheduler), take_cell(scheduler)]
+    unit = take(scheduler)
+    assert scheduler.attempts(unit) == 1
+    assert scheduler.failed(unit, again=True) == []
     assert scheduler.next_unit(None) is None
-    for unit in units:
-        scheduler.failed(unit, LOST)
-    assert [take_cell(scheduler).cell.cell_id for _ in units] == [unit.cell.cell_id for unit in units]
-
-
-def test_a_cell_that_lost_its_worker_goes_on_before_another_variant_is_quantized(grid_cells: list[Cell]) -> None:
-    scheduler = scheduler_of(grid_cells[3:], all_variants(grid_cells[3:4]))
-    unit = take_cell(scheduler)
-    assert scheduler.failed(unit, LOST) == []
-    assert take(scheduler) == unit
-    assert isinstance(take(scheduler), QuantizeUnit)
-
-
-def test_an_error_is_not_retried(grid_cells: list[Cell]) -> None:
-    scheduler = scheduler_of(grid_cells[:1])
-    assert scheduler.failed(take(scheduler), WRONG) == grid_cells[:1]
+    assert not scheduler.is_done
+    assert scheduler.resume(unit)
+    assert scheduler.attempts(unit) == 2
+    assert scheduler.failed(unit, again=False) == grid_cells[:1]
     assert scheduler.is_done
 
 
-def test_a_quantization_that_was_lost_is_tried_again(grid_cells: list[Cell]) -> None:
+def test_a_kept_shard_is_of_no_use_once_its_cell_is_lost(grid_cells: list[Cell]) -> None:
+    scheduler = scheduler_of(grid_cells[:1], num_shards=2)
+    first, second = take_cell(scheduler), take_cell(scheduler)
+    assert scheduler.failed(first, again=True) == []
+    assert scheduler.failed(second, again=False) == grid_cells[:1]
+    assert not scheduler.resume(first)
+    assert scheduler.is_done
+
+
+def test_a_kept_quantization_runs_once_more_and_its_cells_after_it(grid_cells: list[Cell]) -> None:
     scheduler = scheduler_of(grid_cells[2:4])
     unit = take(scheduler)
-    assert scheduler.failed(unit, LOST) == []
-    assert take(scheduler) == unit
+    assert scheduler.failed(unit, again=True) == []
+    assert scheduler.next_unit(None) is None
+    assert scheduler.resume(unit)
+    assert not scheduler.resume(unit)
+    scheduler.finished(unit)
+    assert len(drain(scheduler)) == 2
+
+
+def test_quantizations_that_take_too_long_are_left_out_with_their_cells(grid_cells: list[Cell]) -> None:
+    scheduler = scheduler_of(grid_cells)
+    assert scheduler.leave_out(SECONDS["quantize"]) == 0
+    assert scheduler.leave_out(SECONDS["quantize"] - 1) == 2
+    ran = drain(scheduler)
+    assert [unit.cell for unit in ran if isinstance(unit, EvaluateUnit)] == [grid_cells[1], grid_cells[0]]
+    assert len(ran) == 2
+    assert scheduler.is_done
 
 
 def test_a_variant_that_fails_takes_its_cells_with_it_and_no_others(grid_cells: list[Cell]) -> None:
@@ -245,7 +244,7 @@ def test_a_variant_that_fails_takes_its_cells_with_it_and_no_others(grid_cells: 
     ran: list[Cell] = []
     while (unit := scheduler.next_unit(None)) is not None:
         if isinstance(unit, QuantizeUnit) and unit.variant.scheme.name == "w4a4":
-            lost += scheduler.failed(unit, WRONG)
+            lost += scheduler.failed(unit, again=False)
         else:
             scheduler.finished(unit)
             ran += [unit.cell] if isinstance(unit, EvaluateUnit) else []

@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from grids import GridError
+from methods import NonFiniteError
 from orchestrator.cli import main
 from orchestrator.commands import RunOptions, run_grid
 from orchestrator.failed_cells import study_failures
@@ -216,7 +217,7 @@ def test_status_as_json_is_one_document_with_everything(
 ) -> None:
     fail = FakePool(
         disturb=lambda unit, message: (
-            MemoryError("5 GB") if isinstance(unit, EvaluateUnit) and isinstance(message, Evaluated) else None
+            NonFiniteError("5 GB") if isinstance(unit, EvaluateUnit) and isinstance(message, Evaluated) else None
         )
     )
     assert not run(tmp_path, fail)
@@ -224,7 +225,7 @@ def test_status_as_json_is_one_document_with_everything(
     assert qstudy(monkeypatch, "status", str(tmp_path / "study"), "--json") == 3
     made = json.loads(capsys.readouterr().out)
     assert made["cells"] == {"failed": 4}
-    assert made["failed_by_kind"] == {"oom_host": 4}
+    assert made["failed_by_kind"] == {"nonfinite": 4}
     assert made["driver"] is None
     assert made["running"] == []
     assert made["damaged_files"] == {}
@@ -241,7 +242,7 @@ def test_failures_are_grouped_by_kind_and_message_with_cells_and_logs(
     def fail(unit: Unit, message: object) -> BaseException | None:
         if isinstance(unit, QuantizeUnit):
             return ArithmeticError("no weight is good enough")
-        return MemoryError(f"tried to allocate {next(sizes)} GiB") if isinstance(message, Evaluated) else None
+        return NonFiniteError(f"tried to allocate {next(sizes)} GiB") if isinstance(message, Evaluated) else None
 
     assert not run(tmp_path, FakePool(disturb=fail))
     study = tmp_path / "study"
@@ -250,12 +251,14 @@ def test_failures_are_grouped_by_kind_and_message_with_cells_and_logs(
     names = ["demo_facts", "demo_math"]
     assert found == {
         # Messages that differ only in numbers are one group.
-        ("oom_host", "MemoryError: tried to allocate 2.5 GiB"): [f"tiny-llada-base none fp16 {name}" for name in names],
+        ("nonfinite", "NonFiniteError: tried to allocate 2.5 GiB"): [
+            f"tiny-llada-base none fp16 {name}" for name in names
+        ],
         ("error", "ArithmeticError: no weight is good enough"): [f"tiny-llada-base rtn w4a4 {name}" for name in names],
     }
     by_kind = {group.kind: group for group in groups}
     # Both cells of the variant failed in its one unit; the others have a log each.
-    assert [len(by_kind[kind].logs) for kind in ("oom_host", "error")] == [2, 1]
+    assert [len(by_kind[kind].logs) for kind in ("nonfinite", "error")] == [2, 1]
     assert "no weight is good enough" in by_kind["error"].logs[0].read_text()
     capsys.readouterr()
     assert qstudy(monkeypatch, "failures", str(study), "--json") == 0
@@ -263,7 +266,7 @@ def test_failures_are_grouped_by_kind_and_message_with_cells_and_logs(
     assert qstudy(monkeypatch, "failures", str(study)) == 0
     told = capsys.readouterr().out
     assert str(by_kind["error"].logs[0]) in told
-    assert by_kind["oom_host"].cells[1].cell_id in told
+    assert by_kind["nonfinite"].cells[1].cell_id in told
 
 
 def test_logs_of_a_cell_begin_with_those_of_its_variant(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import workers.lm
 from grids import Cell, CellTask, Model, Variant, find_tasks, parse_scheme
 from grids.protocol import Protocol
 from methods import NonFiniteError, available_methods
@@ -215,3 +216,24 @@ def test_a_resumed_race_runs_an_unfinished_item_again(folder: Path) -> None:
     done = {row["request_index"]: response_of(row) for row in saved}
     again = rows_of(make_worker(folder).run(EvaluateUnit(racing, done)))
     assert sorted(row["request_index"] for row in again) == [0, 1, 2]
+
+
+def test_after_memory_ran_out_batches_are_parts_of_whole_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rtn, seen = available_methods()["rtn"], []
+    quantize_blocks, generate = rtn.quantize_blocks, workers.lm.generate
+
+    def watched_quantization(self: Any, job: Any) -> None:
+        seen.append(job.compute.batch_size)
+        quantize_blocks(self, job)
+
+    def watched_generation(*arguments: Any, max_rows: int | None, **options: Any) -> Any:
+        seen.append(max_rows)
+        return generate(*arguments, max_rows=max_rows, **options)
+
+    monkeypatch.setattr(rtn, "quantize_blocks", watched_quantization)
+    monkeypatch.setattr(workers.lm, "generate", watched_generation)
+    worker, variant = make_worker(folder), make_cell(folder, "write", "w4a4").variant
+    list(worker.run(QuantizeUnit(variant, batch_divisor=2)))
+    for divisor in (1, 2, 4):
+        list(worker.run(EvaluateUnit(make_cell(folder, "write"), batch_divisor=divisor)))
+    assert seen == [4, 2, 1, 1]

@@ -66,7 +66,8 @@ class PackedBatch:
     def select(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Rectangle]:
         """The numbers of tokens by row (ascending) and column of `input_ids`, and where they lie for attention.
 
-        There are at least `MIN_ROWS`: the last one is repeated, see `padding`.
+        There are at least `MIN_ROWS`, of which the last one is repeated, in a rectangle as wide as full vectors: the
+        attention of few queries is summed in another order, see `padding`.
         """
         numbers = at_least(self._numbers[rows, columns], MIN_ROWS)
         rows = self._rows[numbers]

@@ -1,0 +1,129 @@
+"""The Ray cluster that a run uses: connected to, checked before the run, and watched while it lasts."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+from grids import GridError
+from orchestrator.failures import RunInterruptedError
+
+MAX_CPU_WORKERS = 8
+CONNECT_SECONDS = 5.0
+# A head that is started anew (with Ray's fault tolerance) is back by then; Ray ends the driver after 60 s.
+MAX_HEAD_ABSENCE = 20.0
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # What a worker has started dies with it, however it dies.
+    "RAY_process_group_cleanup_enabled": "true",
+}
+
+
+class RayCluster:
+    """A cluster that is there already (`address`), or one of this machine's own that ends with the run.
+
+    `worker_resources` is what one worker takes: a GPU, or a CPU where the cluster has no GPU. Raises GridError, within
+    seconds, for a cluster that is not there and for more workers than it can hold.
+    """
+
+    def __init__(self, address: str | None, num_workers: int | None) -> None:
+        # Ray reads these when it is imported or started.
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        self._ray = ray
+        self._connect(address, num_workers or 1)
+        self._kind = "GPU"
+        if not self.nodes_for_workers():
+            self._kind = "CPU"
+        self.has_gpus = self._kind == "GPU"
+        self.worker_resources = {"num_gpus": 1, "num_cpus": 0} if self.has_gpus else {"num_cpus": 1}
+        nodes = self.nodes_for_workers()
+        available = sum(nodes.values()) if self.has_gpus else min(sum(nodes.values()), MAX_CPU_WORKERS)
+        self.num_workers = num_workers or available
+        if not available or self.num_workers > available:
+            self.shutdown()
+            raise GridError(
+                f"{num_workers or 1} workers were asked for, but the cluster has {available} {self._kind}s for them, "
+                f"on {len(nodes)} nodes",
+                key="--workers",
+            )
+        node = ray._private.worker.global_worker.node
+        self._raylet, self._head = node.raylet_socket_name, _host_and_port(node.gcs_address)
+        self._head_seen = time.monotonic()
+
+    def _connect(self, address: str | None, num_workers: int) -> None:
+        quiet = {"log_to_driver": False, "logging_level": "error"}
+        if address is None:
+            num_cpus = max(os.cpu_count() or 1, num_workers)
+            # "local": else a cluster that somebody has started on this machine would be joined.
+            self._ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+            return
+        if address != "auto" and not _answers(_host_and_port(address)):
+            raise GridError(
+                f"no Ray cluster answers at {address}; `ray start --head` starts one, and prints its address",
+                key="--address",
+            )
+        try:
+            self._ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError) as error:
+            raise GridError(f"cannot join the Ray cluster: {error}", key="--address") from error
+
+    def nodes_for_workers(self) -> dict[str, int]:
+        """How many workers each node holds, by id: of those that are alive and hold any, whatever runs there now."""
+        return {
+            node["NodeID"]: int(node["Resources"][self._kind])
+            for node in self._ray.nodes()
+            if node["Alive"] and node["Resources"].get(self._kind, 0) >= 1
+        }
+
+    def is_alive(self, node_id: str) -> bool:
+        """Whether Ray runs on a node. Asked there, since the cluster hears of a death some seconds later."""
+        return any(
+            node["Alive"] and _answers((node["NodeManagerAddress"], node["NodeManagerPort"]))
+            for node in self._ray.nodes()
+            if node["NodeID"] == node_id
+        )
+
+    def describe(self) -> str:
+        """What workers need and what there is, in words."""
+        nodes, free = self.nodes_for_workers(), self._ray.available_resources().get(self._kind, 0)
+        return f"each takes a {self._kind}; {len(nodes)} nodes have {sum(nodes.values())} of them, {free:g} are free"
+
+    def check(self) -> None:
+        """Raises RunInterruptedError where Ray on this machine, or its head, is dead."""
+        with socket.socket(socket.AF_UNIX) as raylet:
+            raylet.settimeout(CONNECT_SECONDS)
+            try:
+                raylet.connect(self._raylet)
+            except (ConnectionRefusedError, FileNotFoundError) as error:
+                raise RunInterruptedError("Ray on this machine has died (its raylet does not answer)") from error
+            except OSError:
+                pass  # Alive, and too busy to answer.
+        if _answers(self._head):
+            self._head_seen = time.monotonic()
+        elif time.monotonic() - self._head_seen > MAX_HEAD_ABSENCE:
+            raise RunInterruptedError(f"the head of the Ray cluster has died (nothing answers at {self._head[0]})")
+
+    def shutdown(self) -> None:
+        """Leave the cluster; one of our own ends."""
+        self._ray.shutdown()
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    """Raises GridError for what is not HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise GridError(f"{address!r} is not the address of a Ray cluster; write auto or HOST:PORT", key="--address")
+    return host.strip("[]"), int(port)
+
+
+def _answers(place: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(place, CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,188 @@
+"""A run over workers that do what the test says: time limits, timeouts, workers that are not ready, bad nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from grids import Cell, Retries, Study
+from orchestrator.failures import Failure
+from orchestrator.planning import make_plan
+from orchestrator.pools import Finished, Message, Slot
+from orchestrator.progress import PlainDisplay
+from orchestrator.running import Run
+from orchestrator.stopping import Stop
+from orchestrator.study_directory import StudyDirectory
+from tests.orchestrator.conftest import make_cell
+from workers.units import Evaluated, EvaluateUnit, Samples, Unit
+
+# What a worker says to a unit, one message a poll; None for a poll without a word.
+Script = Callable[[Unit, int], list[Message | None]]
+
+
+class ScriptedPool:
+    def __init__(self, script: Script, nodes: str = "a") -> None:
+        self.slots = [Slot(f"worker-{number}") for number in range(len(nodes))]
+        for slot, node in zip(self.slots, nodes, strict=True):
+            slot.node = node
+        self.started: list[Unit] = []
+        self.killed: list[Unit] = []
+        self.avoided: list[str] = []
+        self.num_polls = 0
+        self._script = script
+        self._said: dict[Slot, list[Message | None]] = {}
+
+    def start(self, slot: Slot, unit: Unit) -> None:
+        assert slot.is_ready
+        slot.unit = unit
+        self._said[slot] = self._script(unit, len(self.started))
+        self.started.append(unit)
+
+    def poll(self, timeout: float) -> Iterator[tuple[Slot, Message]]:
+        self.num_polls += 1
+        assert self.num_polls < 200, "the run does not end"
+        for slot in self.slots:
+            if slot.unit is not None and self._said[slot] and (message := self._said[slot].pop(0)) is not None:
+                if isinstance(message, Finished | Failure):
+                    slot.unit = None
+                yield slot, message
+
+    def kill(self, slot: Slot) -> None:
+        assert slot.unit is not None
+        self.killed.append(slot.unit)
+        slot.unit = None
+
+    def avoid(self, node: str) -> bool:
+        self.avoided.append(node)
+        return True
+
+    def close(self) -> None:
+        raise AssertionError("the pool belongs to the caller of the run")
+
+
+def sample(index: int) -> dict[str, Any]:
+    return {
+        "request_key": f"key{index}",
+        "request_index": index,
+        "request_type": "loglikelihood",
+        "arguments": "[]",
+        "logprob": -1.0,
+    }
+
+
+def answers(unit: Unit) -> list[Message | None]:
+    assert isinstance(unit, EvaluateUnit)
+    metric = {"metric": "acc", "filter": "none", "value": 0.5, "num_items": 1, "higher_is_better": True}
+    return [Samples([sample(0)]), Evaluated([metric], [], 1, 0.1, "cpu"), Finished()]
+
+
+def cells(number: int) -> list[Cell]:
+    return [make_cell(scheme="fp16", task=f"facts{index}") for index in range(number)]
+
+
+class Ran:
+    def __init__(self, folder: Path, pool: ScriptedPool, own: list[Cell], **options: Any) -> None:
+        directory = StudyDirectory(folder)
+        self.console = Console(record=True, width=200, file=(folder / "out").open("w"))
+        options = {"retries": Retries.model_construct(backoff=0.0)} | options
+        plan = make_plan(Study("s", tuple(own)), directory.store)
+        self.outcome = Run(plan, directory, pool, PlainDisplay(self.console, len(own)), **options).execute()
+        self.store = directory.store
+        self.rows = {row["task"]: row for row in self.store.cells()}
+        self.text = self.console.export_text()
+
+
+def test_a_unit_past_its_time_is_killed_tried_once_more_and_then_marked(tmp_path: Path) -> None:
+    pool = ScriptedPool(lambda unit, number: [None] * 99)
+    ran = Ran(tmp_path, pool, cells(1), timeout=0.0)
+    assert len(pool.killed) == len(pool.started) == 2
+    assert ran.rows["facts0"]["failure_kind"] == "timeout"
+    assert ran.rows["facts0"]["attempts"] == 2
+    assert "took longer than 0s (the grid's timeout)" in ran.text
+    assert ran.outcome.num_failed == 1
+
+
+def test_without_a_timeout_nothing_is_killed(tmp_path: Path) -> None:
+    pool = ScriptedPool(lambda unit, number: [None] * 50 + answers(unit))
+    ran = Ran(tmp_path, pool, cells(1))
+    assert (pool.killed, ran.outcome.num_done) == ([], 1)
+
+
+def test_a_worker_that_is_not_ready_gets_nothing(tmp_path: Path) -> None:
+    pool = ScriptedPool(lambda unit, number: answers(unit), "ab")
+    pool.slots[0].is_ready = False
+    ran = Ran(tmp_path, pool, cells(3))
+    assert ran.outcome.num_done == 3
+
+
+def test_a_node_that_loses_unit_after_unit_is_avoided_and_the_run_says_so(tmp_path: Path) -> None:
+    def script(unit: Unit, number: int) -> list[Message | None]:
+        return [Failure("worker_lost", "gone", "")] if number < 3 else answers(unit)
+
+    pool = ScriptedPool(script)
+    ran = Ran(tmp_path, pool, cells(4), retries=Retries.model_construct(backoff=0.0, worker_lost=0))
+    assert pool.avoided == ["a"]
+    assert "node a loses one unit after another and is avoided from now on" in ran.text
+    assert ran.outcome.num_failed == 3
+
+
+class AskedStop(Stop):
+    """Asked to stop once `after` calls have looked."""
+
+    def __init__(self, after: int, *, is_overdue: bool = False) -> None:
+        super().__init__()
+        self._left, self._overdue = after, is_overdue
+
+    @property
+    def reason(self) -> str | None:
+        self._left -= 1
+        return "asked to stop" if self._left < 0 else None
+
+    @property
+    def is_overdue(self) -> bool:
+        return self._overdue
+
+
+@pytest.mark.parametrize("silence", [1, 5])
+def test_a_run_that_is_asked_to_stop_saves_the_batches_in_flight_and_starts_nothing(
+    tmp_path: Path, silence: int
+) -> None:
+    pool = ScriptedPool(lambda unit, number: [None] * silence + [Samples([sample(0)])] + [None] * 500, "ab")
+    own = cells(5)
+    ran = Ran(tmp_path, pool, own, stop=AskedStop(1))
+    assert len(pool.started) == 2
+    saved = {cell.cell_id for cell in own if ran.store.num_samples(cell.cell_id)}
+    assert saved == {unit.unit_id for unit in pool.started}
+    assert "asked to stop" in ran.text
+    assert not ran.rows
+
+
+def test_a_run_that_is_asked_to_stop_waits_no_longer_than_it_may(tmp_path: Path) -> None:
+    pool = ScriptedPool(lambda unit, number: [None] * 500)
+    ran = Ran(tmp_path, pool, cells(2), stop=AskedStop(1, is_overdue=True))
+    assert pool.num_polls == 1
+    assert not ran.rows
+
+
+def test_what_ends_while_the_run_stops_counts(tmp_path: Path) -> None:
+    pool = ScriptedPool(lambda unit, number: [None, *answers(unit)[1:]])
+    ran = Ran(tmp_path, pool, cells(2), stop=AskedStop(1))
+    assert ran.outcome.num_done == 1
+
+
+def test_quantizations_that_would_not_end_in_time_are_left_for_another_run(tmp_path: Path) -> None:
+    pool = ScriptedPool(lambda unit, number: answers(unit))
+    ran = Ran(tmp_path, pool, [*cells(1), make_cell()], stop=Stop(3600.0), seconds_of=lambda unit: 4000.0)
+    assert [unit.unit_id for unit in pool.started] == [cells(1)[0].cell_id]
+    assert "left for another run: 1 quantizations that the time limit would cut off" in ran.text
+    assert set(ran.rows) == {"facts0"}
+
+
+def test_fail_fast_ends_the_run_with_the_first_failed_cell(tmp_path: Path) -> None:
+    pool = ScriptedPool(lambda unit, number: [Failure("error", "no", "")])
+    ran = Ran(tmp_path, pool, cells(5), fail_fast=True)
+    assert (len(pool.started), ran.outcome.num_failed) == (1, 1)
