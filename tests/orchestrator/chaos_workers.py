@@ -29,7 +29,7 @@ class CountingWorker(engine.Worker):
         self._log = (folder / uuid.uuid4().hex).open("w", buffering=1)
         self._cell_id = ""
         in_groups = engine._in_groups
-        engine._in_groups = lambda rows: in_groups(self._written(rows))
+        engine._in_groups = lambda rows, size: in_groups(self._written(rows), size)
 
     def run(self, unit: Unit) -> Iterator[Event]:
         if isinstance(unit, EvaluateUnit):
