@@ -1,0 +1,70 @@
+"""Commands that take results out of a study: tables, data to publish, checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import EXIT_CHECK_FAILED, StudyFolder
+
+
+def report(
+    study: StudyFolder,
+    formats: Annotated[
+        str, typer.Option("--format", "-f", envvar="QSTUDY_FORMAT", help="Any of markdown,latex,csv,json.")
+    ] = "markdown,latex",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", envvar="QSTUDY_OUTPUT", help="A folder. [default: STUDY/report]")
+    ] = None,
+    tables: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table",
+            envvar="QSTUDY_TABLE",
+            help="A table that ships, or a spec file (YAML). Repeatable. [default: main, differences]",
+        ),
+    ] = None,
+) -> None:
+    """Write the tables of a study."""
+    from orchestrator.reporting import write_study_report
+
+    for path in write_study_report(study, formats.split(","), output, tables or ()):
+        typer.echo(path)
+
+
+def export(
+    study: StudyFolder,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", envvar="QSTUDY_OUTPUT", help="A folder. [default: STUDY/export]")
+    ] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples", envvar="QSTUDY_SAMPLES", help="Every request with its response, too.")
+    ] = False,
+    capsule: Annotated[
+        bool,
+        typer.Option("--capsule", envvar="QSTUDY_CAPSULE", help="One archive of grid, results, tables and checksums."),
+    ] = False,
+) -> None:
+    """Write a study's results as Parquet and CSV, with a README that explains each column."""
+    from orchestrator.exporting import export_study
+
+    for path in export_study(study, output, samples=samples, capsule=capsule):
+        typer.echo(path)
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(help="A capsule, or a study's folder.", show_default=False)],
+    max_gigabytes: Annotated[
+        int,
+        typer.Option("--max-gigabytes", min=1, envvar="QSTUDY_MAX_GIGABYTES", help="The most a capsule unpacks to."),
+    ] = 16,
+) -> None:
+    """Check that checksums hold, that values follow from their items' scores, and ids from their configurations."""
+    from orchestrator.exporting import verify as check
+    from reports.export import Limits
+
+    verdict = check(path, Limits(num_bytes=max_gigabytes << 30))
+    verdict.print()
+    raise typer.Exit(EXIT_CHECK_FAILED if verdict.problems else 0)

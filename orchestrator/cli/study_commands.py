@@ -1,0 +1,82 @@
+"""Commands that look into a study's folder, also while another shell runs it."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from grids import GridError
+from orchestrator.cli.options import EXIT_INCOMPLETE, Json, StudyFolder
+
+
+def status(
+    study: StudyFolder,
+    watch: Annotated[bool, typer.Option("--watch", envvar="QSTUDY_WATCH", help="Until the run ends.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how far a study is, what runs now, and when it will be done."""
+    from orchestrator.status import study_status
+    from orchestrator.status_view import status_view, watch_status
+
+    if watch and as_json:
+        raise GridError("--watch shows a table and --json one document; choose one of them", key="--watch")
+    if watch:
+        made = watch_status(study, Console())
+    else:
+        made = study_status(study)
+        if as_json:
+            typer.echo(json.dumps(made.to_json(), indent=1, ensure_ascii=False))
+        else:
+            Console().print(status_view(made, now=time.time()))
+    raise typer.Exit(0 if made.is_complete else EXIT_INCOMPLETE)
+
+
+def explain(
+    study: StudyFolder,
+    cell: Annotated[
+        str,
+        typer.Argument(
+            help="A cell's id or the beginning of it, or model=...,method=...,scheme=...,task=...", show_default=False
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show what decides a cell's id, why it will or will not run, and where its traces are."""
+    from orchestrator.explaining import explain_cell
+
+    made = explain_cell(study, cell)
+    if as_json:
+        typer.echo(json.dumps(made.to_json(), indent=1, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(made.to_lines()))
+
+
+def logs(
+    study: StudyFolder,
+    cell: Annotated[
+        str, typer.Argument(help="An id, its beginning, or model|method|scheme|task|seed=VALUE,...", show_default=False)
+    ],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", envvar="QSTUDY_FOLLOW", help="Go on until the run ends.")
+    ] = False,
+) -> None:
+    """Show what a cell's attempts did: where, how long, warnings and traces."""
+    from orchestrator.logs import cell_log, follow_cell_log
+
+    for text in (follow_cell_log if follow else cell_log)(study, cell):
+        typer.echo(text, nl=False)
+
+
+def failures(study: StudyFolder, as_json: Json = False) -> None:
+    """Show what failed, by kind and message, with the cells and where their logs are."""
+    from orchestrator.failed_cells import failures_view, study_failures
+
+    groups = study_failures(study)
+    if as_json:
+        typer.echo(json.dumps([group.to_json() for group in groups], indent=1, ensure_ascii=False))
+    else:
+        Console().print(failures_view(groups), soft_wrap=True)
