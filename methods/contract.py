@@ -202,3 +202,10 @@ def refuse_full_precision_weights(scheme: Scheme) -> str | None:
     if scheme.weight_bits == FULL_PRECISION_BITS:
         return "it rounds weights, and the scheme leaves them at 16 bits"
     return None
+
+
+def refuse_full_precision_activations(scheme: Scheme, work: str) -> str | None:
+    """The refusal of methods that prepare activations for rounding; `work` says how, such as "smooths activations"."""
+    if scheme.activation_bits == FULL_PRECISION_BITS and not scheme.is_full_precision:
+        return f"it {work} to be rounded, and the scheme leaves them at 16 bits"
+    return None

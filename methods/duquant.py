@@ -15,10 +15,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from grids.schemes import FULL_PRECISION_BITS, Scheme
+from grids.schemes import Scheme
 from methods.attention import OperandQuantizers, round_operands, use_quantized_attention
 from methods.blocks import STAGES, BlockStep, BlockWalk, block_linears, decoder_blocks, replace_module
-from methods.contract import Method, MethodParameters, QuantizationJob, refuse_full_precision
+from methods.contract import (
+    Method,
+    MethodParameters,
+    QuantizationJob,
+    refuse_full_precision,
+    refuse_full_precision_activations,
+)
 from methods.greedy_rotation import OutlierIndex, Peak, RotationSearch
 from methods.hadamard import core_order
 from methods.operands import per_token
@@ -92,9 +98,11 @@ class Duquant(Method[DuquantParameters]):
     needs_calibration: ClassVar[bool] = True
 
     def refusal(self, scheme: Scheme) -> str | None:
-        if scheme.activation_bits == FULL_PRECISION_BITS and not scheme.is_full_precision:
-            return "it moves and spreads outliers of activations, and the scheme leaves these at 16 bits"
-        return refuse_full_precision(scheme) or self.parameters.rounding_refusal(scheme)
+        return (
+            refuse_full_precision_activations(scheme, "moves and spreads outliers of activations")
+            or refuse_full_precision(scheme)
+            or self.parameters.rounding_refusal(scheme)
+        )
 
     def quantize_blocks(self, job: QuantizationJob) -> None:
         assert job.calibration is not None

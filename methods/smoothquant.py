@@ -13,9 +13,15 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from grids.schemes import FULL_PRECISION_BITS, Scheme
+from grids.schemes import Scheme
 from methods.blocks import BlockStep, BlockWalk
-from methods.contract import Method, MethodParameters, QuantizationJob, refuse_full_precision
+from methods.contract import (
+    Method,
+    MethodParameters,
+    QuantizationJob,
+    refuse_full_precision,
+    refuse_full_precision_activations,
+)
 from methods.quantizer import compute_dtype
 from methods.rounding import RoundingParameters
 from methods.scaling import PLACES, Place, fold_block, largest_per_channel, place_linears
@@ -100,9 +106,11 @@ class SmoothQuant(Method[SmoothQuantParameters]):
     needs_calibration: ClassVar[bool] = True
 
     def refusal(self, scheme: Scheme) -> str | None:
-        if scheme.activation_bits == FULL_PRECISION_BITS and not scheme.is_full_precision:
-            return "it smooths activations to be rounded, and the scheme leaves them at 16 bits"
-        return refuse_full_precision(scheme) or self.parameters.rounding_refusal(scheme)
+        return (
+            refuse_full_precision_activations(scheme, "smooths activations")
+            or refuse_full_precision(scheme)
+            or self.parameters.rounding_refusal(scheme)
+        )
 
     def quantize_blocks(self, job: QuantizationJob) -> None:
         assert job.calibration is not None

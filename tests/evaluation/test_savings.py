@@ -16,7 +16,7 @@ from workers import DiffusionLM
 from workers.answer_text import AnswerText
 from workers.models import LoadedModel, packed
 from workers.samplers import Prompt, Savings, generate
-from workers.samplers.budget import TokenBudget
+from workers.samplers.budget import RowBudget
 from workers.samplers.dream import commit_counts
 
 MASK = 256
@@ -190,7 +190,7 @@ def test_a_row_that_does_not_fit_alone_is_an_error(make_loaded: MakeLoaded, monk
 
 
 def test_a_budget_on_a_gpu_grows_until_memory_says_no() -> None:
-    budget = TokenBudget(torch.device("cuda"), None)
+    budget = RowBudget(torch.device("cuda"), None)
     first = budget.num_rows(1000)
     assert first == 8192 // 1008
     budget.succeeded()
@@ -201,7 +201,7 @@ def test_a_budget_on_a_gpu_grows_until_memory_says_no() -> None:
         budget.succeeded()
     assert budget.num_rows(1000) == 8
     assert budget.num_rows(500_000) == 1
-    grown = TokenBudget(torch.device("cuda"), 40)
+    grown = RowBudget(torch.device("cuda"), 40)
     for _ in range(9):
         grown.succeeded()
     assert (grown.num_rows(10_000), grown.num_rows(100)) == (6, 40)

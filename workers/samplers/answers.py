@@ -9,7 +9,7 @@ import torch
 
 from grids.protocol import Family, GenerationSettings
 from workers.models.loading import LoadedModel
-from workers.samplers.budget import TokenBudget
+from workers.samplers.budget import RowBudget
 from workers.samplers.dream import DreamAnswers
 from workers.samplers.llada import LladaAnswers
 from workers.samplers.steps import DiffusionSampler
@@ -35,7 +35,7 @@ def generate(
     sampler cannot run, and torch.OutOfMemoryError where not even one row fits.
     """
     writer = Writer(loaded, _SAMPLERS[loaded.family](loaded, settings, seed), savings or Savings())
-    budget = TokenBudget(loaded.device, max_rows)
+    budget = RowBudget(loaded.device, max_rows)
     # The longest first: neighbours are of similar length, and memory runs out early if it does.
     waiting = deque(sorted(range(len(prompts)), key=lambda index: -len(prompts[index].ids)))
     answers: list[OpenAnswer] = []

@@ -12,8 +12,8 @@ _FIRST_GPU_TOKENS = 2**13
 _MOST_GPU_TOKENS = 2**16
 
 
-class TokenBudget:
-    """Tokens of one forward, padding among them: on a GPU more after each success, half after memory ran out.
+class RowBudget:
+    """Rows of one forward, from its tokens, padding among them: on a GPU more after success, half after memory ran out.
 
     max_rows: a bound on the rows, None for none.
     """
