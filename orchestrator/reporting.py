@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,30 +14,56 @@ from grids import GridError
 from grids.errors import unknown_name
 from orchestrator.status import study_status
 from orchestrator.study_directory import StudyDirectory
-from reports import DEFAULT_TABLES, REPORT_FORMATS, TableOrder, build_report, write_report
+from reports import (
+    DEFAULT_TABLES,
+    PAPER_TABLES,
+    REPORT_FORMATS,
+    ResultStore,
+    TableOrder,
+    build_report,
+    write_report,
+)
 from reports.files import storage_errors
+from reports.published import PUBLICATIONS, record_paper
 from reports.terminal import terminal_notes, terminal_table
 
 PIPE_WIDTH = 200
+# What stands before the name of a publication, in place of a study's folder.
+PUBLISHED = "published:"
 
 
 def write_study_report(
     folder: Path, formats: Sequence[str], output: Path | None, tables: Sequence[str] = ()
 ) -> list[Path]:
-    """Write the given tables of a study, or the usual ones.
+    """Write the given tables of a study, or the usual ones; of `published:NAME`, the tables of a publication.
 
     Raises GridError for a folder without results, an unknown format, or a table that cannot be made.
     """
     for name in formats:
         if name not in REPORT_FORMATS:
             raise GridError(unknown_name("format", name, REPORT_FORMATS), key="--format")
-    return _write(StudyDirectory.existing(folder), formats, output, tables or DEFAULT_TABLES)
+    if str(folder).startswith(PUBLISHED):
+        return _write_published(str(folder).removeprefix(PUBLISHED), formats, output, tables or PAPER_TABLES)
+    return _write(StudyDirectory.existing(folder), formats, output, tables or None)
+
+
+def _write_published(name: str, formats: Sequence[str], output: Path | None, tables: Sequence[str]) -> list[Path]:
+    if name not in PUBLICATIONS:
+        raise GridError(unknown_name("publication", name, PUBLICATIONS))
+    if output is None:
+        raise GridError("a publication has no folder of its own; say where its tables are to go", key="--output")
+    with tempfile.TemporaryDirectory() as folder:
+        study = Path(folder) / PUBLICATIONS[name]
+        store = ResultStore(study)
+        record_paper(store)
+        with storage_errors("write", output):
+            return write_report(study, store, formats=formats, tables=tables, out_dir=output)
 
 
 def print_report(directory: StudyDirectory) -> bool:
     """Write report.md and report.tex, print the table. True if every applicable cell of the grid is done."""
     status = study_status(directory.root)
-    paths = _write(directory, ("markdown", "latex"), None, DEFAULT_TABLES) if directory.store.cells() else []
+    paths = _write(directory, ("markdown", "latex"), None, None) if directory.store.cells() else []
     if paths:
         # A pipe has no width of its own, and a table cut to 80 columns would lose the tasks.
         console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
@@ -61,7 +88,9 @@ def print_report(directory: StudyDirectory) -> bool:
     return status.is_complete
 
 
-def _write(directory: StudyDirectory, formats: Sequence[str], output: Path | None, tables: Sequence[str]) -> list[Path]:
+def _write(
+    directory: StudyDirectory, formats: Sequence[str], output: Path | None, tables: Sequence[str] | None
+) -> list[Path]:
     expected = directory.description()["cells"]
     try:
         with storage_errors("write", output or directory.report_dir):

@@ -11,6 +11,7 @@ from reports.schemas import CELLS, SAMPLES, SCORES, VARIANTS, TableSchema
 from reports.store import ResultStore
 from reports.tables import (
     DEFAULT_TABLES,
+    PAPER_TABLES,
     Table,
     TableCell,
     TableOrder,
@@ -26,6 +27,7 @@ REPORT_FORMATS = tuple(PRINTERS)
 __all__ = [
     "CELLS",
     "DEFAULT_TABLES",
+    "PAPER_TABLES",
     "REPORT_FORMATS",
     "SAMPLES",
     "SCORES",

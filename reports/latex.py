@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import groupby
 
-from reports.latex_text import escape_latex
+from reports.latex_column import TINTS, ColumnLayout, dashed, text_width
+from reports.latex_text import breakable_latex, escape_latex
 from reports.plain_text import NOTE_LENGTH, one_line
-from reports.statistics import Severity
-from reports.tables import Column, ShownCell, Table, TableCell, TableRow, show_cell
+from reports.tables import Table, TableRow
 
 PACKAGES = ("booktabs", "multirow", "graphicx")
 # A float does not break over pages; a table with more rows is set as several.
 MAX_ROWS = 36
-# With more columns than this, labels included, a table is shrunk to the width of the line.
-_MAX_NATURAL_COLUMNS = 7
-# With more columns than this the report's page is turned.
-_MAX_PORTRAIT_COLUMNS = 9
+# Points. A wider table is set as several, cut between groups of columns; a page turned on its side takes 740, so that
+# this one is shrunk by a fifth there.
+MAX_WIDTH = 900.0
+# Points; with wider tables the report's page is turned. Upright it takes 490.
+_MAX_UPRIGHT_WIDTH = 540.0
 
-# Tints that differ in lightness, so that they stay apart in grey and for any colour vision.
-_TINTS: dict[Severity, str] = {"moderate": "1.000,0.925,0.750", "significant": "0.960,0.720,0.530"}
 _SHADING = "Shaded: light where moderate, dark where significant."
-# In a document without siunitx, or without colours, a table is only a little plainer.
+# In a document without siunitx, colours or multirow, a table is only a little plainer. One that would have to be shrunk
+# to less than two thirds of its width is turned on its side instead; one too high for its page is shrunk as a whole.
 _COMMANDS = "\n".join(
     [
         r"\providecommand{\qstudynumber}[2]{\ifdefined\tablenum"
@@ -31,11 +29,22 @@ _COMMANDS = "\n".join(
         r"\providecommand{\qstudybest}[1]{{\bfseries\ifdefined\tablenum\else\boldmath\fi #1}}",
         r"\providecommand{\qstudymark}[1]{\makebox[0.6em][l]{\textsuperscript{#1}}}",
         r"\providecommand{\qstudyshade}[1]{\ifdefined\cellcolor\cellcolor{qstudy#1}\fi}",
-        *(rf"\ifdefined\definecolor\definecolor{{qstudy{name}}}{{rgb}}{{{tint}}}\fi" for name, tint in _TINTS.items()),
+        *(rf"\ifdefined\definecolor\definecolor{{qstudy{name}}}{{rgb}}{{{tint}}}\fi" for name, tint in TINTS.items()),
+        r"\providecommand{\multirow}[3]{#3}",
+        r"\ifdefined\qstudytabular\else\newsavebox{\qstudytabular}\newsavebox{\qstudypage}\fi",
+        # Of the whole: its caption, and its notes.
+        r"\providecommand{\qstudyset}[2]{\centering\ifdim\wd\qstudytabular>1.5\linewidth",
+        r"  \qstudybody{\textheight}{#1}{#2}\rotatebox{90}{\qstudyshrunk{\linewidth}}%",
+        r"  \else\qstudybody{\linewidth}{#1}{#2}\qstudyshrunk{\textheight}\fi}",
+        r"\providecommand{\qstudybody}[3]{\sbox\qstudypage{\begin{minipage}{#1}\centering #2\par\smallskip",
+        r"  \ifdim\wd\qstudytabular>\linewidth\resizebox{\linewidth}{!}{\usebox\qstudytabular}%",
+        r"  \else\usebox\qstudytabular\fi\par\smallskip",
+        r"  \ifdim\wd\qstudytabular<0.7\linewidth\begin{minipage}{0.7\linewidth}%",
+        r"  \else\begin{minipage}{\linewidth}\fi\footnotesize\raggedright #3\end{minipage}\end{minipage}}}",
+        r"\providecommand{\qstudyshrunk}[1]{\ifdim\dimexpr\ht\qstudypage+\dp\qstudypage\relax>0.98#1",
+        r"  \resizebox*{!}{0.98#1}{\usebox\qstudypage}\else\usebox\qstudypage\fi}",
     ]
 )
-_MARKS = {"": "", "†": r"$\dagger$", "‡": r"$\ddagger$", "*": r"$\ast$"}
-_NUMBER = re.compile(r"[+-]?(\d+)(?:\.(\d+))?")
 
 
 def latex_table(table: Table) -> str:
@@ -44,28 +53,29 @@ def latex_table(table: Table) -> str:
     It also takes siunitx for the alignment of numbers and xcolor with the option table for the shading, if the document
     loads them. Its label is tab:qstudy-NAME.
     """
-    pages = _pages(table.rows)
-    layouts = [_ColumnLayout.of(table, index) for index in range(len(table.columns))]
+    layouts = [ColumnLayout.of(table, index) for index in range(len(table.columns))]
+    parts = [(columns, rows) for columns in _panels(table, layouts) for rows in _pages(table.rows)]
     floats = []
-    for index, rows in enumerate(pages):
-        caption = table.title if index == 0 else f"{table.title} (continued)"
-        notes = _notes(table) if index == len(pages) - 1 else []
-        label = f"tab:qstudy-{table.name}" + (f"-{index + 1}" if index else "")
-        floats.append(_float(table, rows, layouts, caption, label, notes))
+    for index, (columns, rows) in enumerate(parts):
+        caption = _caption(table, index)
+        notes = _notes(table) if index == len(parts) - 1 else []
+        floats.append(_float(caption, _tabular(table, rows, columns, layouts), notes))
     needs = f"% Needs the packages {', '.join(PACKAGES)}; uses siunitx and xcolor (option table) where they are loaded."
     return f"{needs}\n{_COMMANDS}\n" + "\n".join(floats)
 
 
 def latex_document(tables: Sequence[Table], *, paragraphs: Sequence[tuple[str, str]] = ()) -> str:
     """A small document of its own with the tables in it; `paragraphs` are (heading, plain text) set after them."""
-    num_columns = max(len(table.label_titles) + len(table.columns) for table in tables)
-    landscape = ",landscape" if num_columns > _MAX_PORTRAIT_COLUMNS else ""
-    packages = "\n".join(f"\\usepackage{{{package}}}" for package in PACKAGES)
-    text = "\n\n".join(f"\\paragraph{{{escape_latex(heading)}}} {escape_latex(body)}" for heading, body in paragraphs)
-    floats = "\n".join(
-        f"% ---- as in tables/{table.name}.tex\n{latex_table(table)}\\clearpage\n% ---- end of the table\n"
+    width = max(
+        _labels_width(table) + sum(ColumnLayout.of(table, index).width for index in range(len(table.columns)))
         for table in tables
     )
+    landscape = ",landscape" if width > _MAX_UPRIGHT_WIDTH else ""
+    packages = "\n".join(f"\\usepackage{{{package}}}" for package in PACKAGES)
+    text = "\n\n".join(
+        f"\\paragraph{{{breakable_latex(heading)}}} {breakable_latex(body)}" for heading, body in paragraphs
+    )
+    floats = "\n".join(_in_document(table) for table in tables)
     return (
         "\\documentclass[10pt]{article}\n"
         "\\usepackage[utf8]{inputenc}\n"
@@ -76,10 +86,41 @@ def latex_document(tables: Sequence[Table], *, paragraphs: Sequence[tuple[str, s
         "\\setlength{\\parindent}{0pt}\n"
         "\\begin{document}\n"
         "\\sloppy\n"
-        f"{floats}\n"
+        f"{floats}\\clearpage\n"
         f"{text}\n"
         "\\end{document}\n"
     )
+
+
+def _in_document(table: Table) -> str:
+    text = latex_table(table)
+    # LaTeX can only hold so many floats back; those of one large table alone are many.
+    flush = "\\clearpage\n" if text.count(r"\begin{table*}") > 1 else ""
+    return f"% ---- as in tables/{table.name}.tex\n{text}{flush}% ---- end of the table\n"
+
+
+def _panels(table: Table, layouts: Sequence[ColumnLayout]) -> list[list[int]]:
+    """Columns in runs that are about MAX_WIDTH at most with the labels, cut between groups where these fit."""
+    room = MAX_WIDTH - _labels_width(table)
+    panels: list[list[int]] = [[]]
+    for _, members in groupby(range(len(layouts)), key=lambda index: table.columns[index].group):
+        group = list(members)
+        if sum(layouts[index].width for index in panels[-1] + group) > room and panels[-1]:
+            panels.append([])
+        for index in group:
+            if sum(layouts[each].width for each in (*panels[-1], index)) > room and panels[-1]:
+                panels.append([])
+            panels[-1].append(index)
+    return panels
+
+
+def _labels_width(table: Table) -> float:
+    """About how wide the label columns are, in points."""
+    lengths = [
+        max(len(title), *(len(row.labels[place]) for row in table.rows)) if table.rows else len(title)
+        for place, title in enumerate(table.label_titles)
+    ]
+    return sum(map(text_width, lengths))
 
 
 def _pages(rows: Sequence[TableRow]) -> list[list[TableRow]]:
@@ -97,69 +138,67 @@ def _pages(rows: Sequence[TableRow]) -> list[list[TableRow]]:
     return pages
 
 
-def _float(
-    table: Table,
-    rows: Sequence[TableRow],
-    layouts: Sequence[_ColumnLayout],
-    caption: str,
-    label: str,
-    notes: Sequence[str],
-) -> str:
-    tabular = _tabular(table, rows, layouts)
-    if len(table.label_titles) + len(table.columns) > _MAX_NATURAL_COLUMNS:
-        # Only ever shrunk: a table that fits keeps its size.
-        fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-        tabular = f"{fit}\n{tabular}}}"
+def _caption(table: Table, index: int) -> str:
+    """Of a table's first float, or of one that continues it under the same number."""
+    title, label = escape_latex(table.title), f"tab:qstudy-{table.name}"
+    if index == 0:
+        return rf"\caption{{{title}}}\label{{{label}}}"
+    return rf"\addtocounter{{table}}{{-1}}\caption{{{title} (continued)}}\label{{{label}-{index + 1}}}"
+
+
+def _float(caption: str, tabular: str, notes: Sequence[str]) -> str:
     lines = [
         r"\begin{table*}[!htbp]",
-        r"\centering",
-        rf"\caption{{{escape_latex(caption)}}}",
-        rf"\label{{{label}}}",
-        r"\small",
-        r"\setlength{\tabcolsep}{4pt}",
+        r"\begin{lrbox}{\qstudytabular}\small\setlength{\tabcolsep}{4pt}%",
+        tabular,
+        r"\end{lrbox}",
+        rf"\qstudyset{{{caption}}}{{%",
+        *(rf"{note}\par" for note in notes),
+        r"}",
+        r"\end{table*}",
     ]
-    lines.append(tabular)
-    if notes:
-        lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright"]
-        lines += [rf"{note}\par" for note in notes]
-        lines.append(r"\end{minipage}")
-    return "\n".join([*lines, r"\end{table*}"]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
-def _tabular(table: Table, rows: Sequence[TableRow], layouts: Sequence[_ColumnLayout]) -> str:
+def _tabular(table: Table, rows: Sequence[TableRow], columns: Sequence[int], layouts: Sequence[ColumnLayout]) -> str:
     num_labels = len(table.label_titles)
-    alignment = "l" * num_labels + "r" * len(table.columns)
-    lines = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", *_header(table)]
+    alignment = "l" * num_labels + "r" * len(columns)
+    lines = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", *_header(table, columns)]
     above: TableRow | None = None
     for index, row in enumerate(rows):
-        lines += _rule(above, row, num_labels + len(table.columns))
-        cells = (
-            layout.text(cell, column) for layout, cell, column in zip(layouts, row.cells, table.columns, strict=True)
-        )
+        lines += _rule(above, row, num_labels + len(columns))
+        cells = (layouts[place].text(row.cells[place], table.columns[place]) for place in columns)
         lines.append(" & ".join([*_labels(rows, index), *cells]) + r" \\")
         above = row
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
-def _header(table: Table) -> list[str]:
-    """Two lines: the groups over their columns, then the columns."""
+def _header(table: Table, columns: Sequence[int]) -> list[str]:
+    """The groups over their columns, where these have any, then the columns."""
     num_labels = len(table.label_titles)
+    shown = [table.columns[index] for index in columns]
     groups, rules, first = [""] * num_labels, [], num_labels + 1
-    for group, members in groupby(table.columns, key=lambda column: column.group):
+    for group, members in groupby(shown, key=lambda column: column.group):
         count = len(list(members))
         groups.append(rf"\multicolumn{{{count}}}{{c}}{{{escape_latex(group)}}}")
-        rules.append(rf"\cmidrule(lr){{{first}-{first + count - 1}}}")
+        if group:
+            rules.append(rf"\cmidrule(lr){{{first}-{first + count - 1}}}")
         first += count
     titles = [escape_latex(title) for title in table.label_titles]
-    titles += [rf"\multicolumn{{1}}{{c}}{{{escape_latex(column.title)}}}" for column in table.columns]
-    return [" & ".join(groups) + r" \\", " ".join(rules), " & ".join(titles) + r" \\"]
+    titles += [rf"\multicolumn{{1}}{{c}}{{{escape_latex(column.title)}}}" for column in shown]
+    heading = [" & ".join(groups) + r" \\", " ".join(rules)] if rules else []
+    return [*heading, " & ".join(titles) + r" \\"]
 
 
 def _rule(above: TableRow | None, row: TableRow, num_columns: int) -> list[str]:
-    """A full rule between models (or what stands first), a partial one between the blocks of one."""
-    if above is None or above.labels[0] != row.labels[0]:
+    """A rule from the first label that changes to the right; the last label is each row's own."""
+    if above is None:
         return [r"\midrule"]
-    return [] if above.block == row.block else [rf"\cmidrule(l){{2-{num_columns}}}"]
+    places = range(len(row.labels) - 1)
+    changed = next((place for place in places if above.labels[place] != row.labels[place]), None)
+    if changed is None:
+        return []
+    return [rf"\cmidrule(l){{{changed + 1}-{num_columns}}}" if changed else r"\midrule"]
 
 
 def _labels(rows: Sequence[TableRow], index: int) -> list[str]:
@@ -175,101 +214,14 @@ def _labels(rows: Sequence[TableRow], index: int) -> list[str]:
         span = 1
         while not is_last and index + span < len(rows) and rows[index + span].labels[: place + 1] == shared:
             span += 1
-        text = escape_latex(label)
-        texts.append(rf"\multirow{{{span}}}{{*}}{{{text}}}" if span > 1 else text)
+        texts.append(rf"\multirow{{{span}}}{{*}}{{{dashed(label)}}}" if span > 1 else dashed(label))
     return texts
-
-
-@dataclass(frozen=True)
-class _ColumnLayout:
-    """What the cells of a column need room for, so that right-aligned cells have their decimal points in one line."""
-
-    number_format: str
-    stderr: str
-    bounds: tuple[str, str]
-    extra: str
-    has_marks: bool
-
-    @classmethod
-    def of(cls, table: Table, index: int) -> _ColumnLayout:
-        column = table.columns[index]
-        shown = [cell for row in table.rows if (cell := show_cell(row.cells[index], column)).is_number]
-        numbers = [match for cell in shown if (match := _NUMBER.fullmatch(cell.number))]
-        sign = "-" if any(match[0][0] in "+-" for match in numbers) else ""
-        whole = max((len(match[1]) for match in numbers), default=1)
-        fraction = max((len(match[2] or "") for match in numbers), default=0)
-        intervals = [cell.interval for cell in shown if cell.interval]
-        return cls(
-            number_format=f"{sign}{whole}.{fraction}",
-            stderr=_widest(cell.stderr for cell in shown),
-            bounds=(_widest(low for low, _ in intervals), _widest(high for _, high in intervals)),
-            extra=_widest(cell.extra for cell in shown),
-            has_marks=any(cell.mark for cell in shown),
-        )
-
-    def text(self, cell: TableCell, column: Column) -> str:
-        """A cell of the column."""
-        shown = show_cell(cell, column)
-        notes = rf"\textsuperscript{{{shown.notes}}}" if shown.notes else ""
-        if not shown.is_number:
-            word = "--" if shown.number == "-" else escape_latex(shown.number)
-            return rf"\multicolumn{{1}}{{c}}{{{word}{notes}}}" if word or notes else ""
-        number = self._number(shown)
-        beside = self._stderr(shown) + self._interval(shown) + self._extra(shown)
-        number += rf"{{\scriptsize{beside}}}" if beside else ""
-        number += rf"\qstudymark{{{_MARKS[shown.mark]}}}" if self.has_marks else ""
-        number += rf"\rlap{{{notes}}}" if notes else ""
-        shade = cell.severity if column.is_shaded and cell.severity in _TINTS else None
-        return rf"\qstudyshade{{{shade}}}{number}" if shade else number
-
-    def _number(self, shown: ShownCell) -> str:
-        if not _NUMBER.fullmatch(shown.number):
-            return escape_latex(shown.number)
-        number = rf"\qstudynumber{{{self.number_format}}}{{{shown.number}}}"
-        return rf"\qstudybest{{{number}}}" if shown.is_best else number
-
-    def _stderr(self, shown: ShownCell) -> str:
-        if not self.stderr:
-            return ""
-        text = rf"\,$\pm$\,{shown.stderr}"
-        return text + _missing(shown.stderr, self.stderr) if shown.stderr else rf"\phantom{{\,$\pm$\,{self.stderr}}}"
-
-    def _interval(self, shown: ShownCell) -> str:
-        if not self.bounds[0]:
-            return ""
-        if not shown.interval:
-            return rf"\phantom{{\ [{_minus(self.bounds[0])}, {_minus(self.bounds[1])}]}}"
-        (low, high), (widest_low, widest_high) = shown.interval, self.bounds
-        before, after = _missing(low, widest_low), _missing(high, widest_high)
-        return rf"\ {before}[{_minus(low)}, {_minus(high)}]{after}"
-
-    def _extra(self, shown: ShownCell) -> str:
-        if not self.extra:
-            return ""
-        text = rf"\rlap{{\ ({shown.extra})}}" if shown.extra else ""
-        return text + rf"\phantom{{\ ({self.extra})}}"
-
-
-def _widest(texts: Iterable[str]) -> str:
-    """A text as wide as any of these: the most digits, with a minus if one has it."""
-    found = [text for text in texts if text]
-    sign = "-" if any(text.startswith("-") for text in found) else ""
-    return sign + max((text.removeprefix("-") for text in found), key=len, default="")
-
-
-def _missing(text: str, widest: str) -> str:
-    """Invisible characters that make a number as wide as the widest."""
-    sign = r"\phantom{$-$}" if widest.startswith("-") and not text.startswith("-") else ""
-    return sign + r"\phantom{0}" * (len(widest.removeprefix("-")) - len(text.removeprefix("-")))
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "$-$")
 
 
 def _notes(table: Table) -> list[str]:
     legend = [*table.legend, _SHADING] if any(column.is_shaded for column in table.columns) else table.legend
-    lines = [escape_latex(line) for line in (*legend, *table.remarks)]
+    lines = [breakable_latex(line) for line in (*legend, *table.remarks)]
     for footnote in table.footnotes:
-        lines.append(rf"\textsuperscript{{{footnote.number}}}\,{escape_latex(one_line(footnote.text, NOTE_LENGTH))}")
+        text = breakable_latex(one_line(footnote.text, NOTE_LENGTH))
+        lines.append(rf"\textsuperscript{{{footnote.number}}}\,{text}")
     return lines

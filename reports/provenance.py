@@ -15,7 +15,10 @@ from reports.schemas import Row
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """The provenance of some cells, merged: each field lists every value that occurs."""
+    """The provenance of some cells, merged: each field lists every value that occurs.
+
+    `publications`: where numbers that nobody ran were published (`reports.published.record_paper`).
+    """
 
     qstudy_versions: tuple[str, ...]
     git_revisions: tuple[str, ...]
@@ -26,9 +29,12 @@ class Provenance:
     last_finished: datetime | None
     seconds: float
     num_forwards: int
+    publications: tuple[str, ...] = ()
 
     def sentences(self) -> list[str]:
         """The provenance in words, a line each; what is not known is said to be so."""
+        if self.publications:
+            return [f"As published, not run: {publication}" for publication in self.publications]
         packages = ", ".join(f"{name} {' and '.join(versions)}" for name, versions in self.package_versions.items())
         lines = [
             f"qstudy {_listed(self.qstudy_versions)}, git revision {_listed(self.git_revisions)}",
@@ -69,7 +75,14 @@ def merge_provenance(cells: Sequence[Row]) -> Provenance:
         last_finished=max(finished, default=None),
         seconds=sum(row["seconds"] or 0.0 for row in by_cell),
         num_forwards=sum(row["num_forwards"] or 0 for row in by_cell),
+        # What no version of qstudy made was published elsewhere.
+        publications=_distinct(_publication(row) for row in by_cell if not row["qstudy_version"]),
     )
+
+
+def _publication(row: Row) -> str | None:
+    found = json.loads(row["config"]).get("publication")
+    return None if found is None else str(found)
 
 
 def _distinct(values: Iterable[str | None]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from reports.latex import latex_document, latex_table
 from reports.markdown import escape_markdown, markdown_notes, markdown_table
 from reports.plain_text import one_line
 from reports.provenance import Provenance, merge_provenance
+from reports.published import build_published_table, compares, with_errata
 from reports.schemas import Row
 from reports.store import ResultStore
 from reports.tables import (
@@ -55,7 +56,7 @@ class Report:
             f"Models: {', '.join(self.models)}",
             f"Schemes: {schemes}",
             f"Methods: {methods}",
-            f"Cells: {states}; {self.num_items} items scored",
+            f"Cells: {states}" + ("" if self.provenance.publications else f"; {self.num_items} items scored"),
         ]
         if self.files_set_aside:
             lines.append(
@@ -70,14 +71,15 @@ def build_report(
     study: str,
     expected: Sequence[Row] | None = None,
     order: TableOrder | None = None,
-    tables: Sequence[str] = DEFAULT_TABLES,
+    tables: Sequence[str] | None = None,
 ) -> Report:
     """The report of what is in the store; `expected` and `order` as for `build_study_table`.
 
-    `tables`: names of specs that ship, or files. Raises ValueError where the store has nothing to show, and GridError
+    `tables`: names of specs that ship, or files; None for the usual ones, with that of published numbers where any of
+    the study's compares with one. Raises ValueError where the store has nothing to show, and GridError
     for a spec that is unknown, wrong, or does not fit the study.
     """
-    specs = [read_table_spec(name) for name in dict.fromkeys(tables)]
+    specs = [read_table_spec(name) for name in dict.fromkeys(DEFAULT_TABLES if tables is None else tables)]
     _check_names(specs)
     cells = store.cells()
     variants = store.variants()
@@ -85,21 +87,38 @@ def build_report(
         raise ValueError(f"no results in {store.results_dir}: run the study first (qstudy run)")
     library = ItemLibrary(store)
     made = tuple(
-        build_study_table(cells, order, expected, spec=spec, variants=variants, matrices=library.matrices)
+        _published_table(cells, order, expected, spec)
+        if spec.content == "published"
+        else build_study_table(cells, order, expected, spec=spec, variants=variants, matrices=library.matrices)
         for spec in specs
     )
+    if tables is None and compares(published := build_published_table(cells, order, expected)):
+        made += (published,)
     cell_ids = frozenset().union(*(table.cell_ids for table in made))
     shown = [row for row in cells if row["cell_id"] in cell_ids]
     done = {row["cell_id"]: row["num_items"] or 0 for row in shown if row["status"] == "done"}
+    provenance = merge_provenance(shown)
+    if provenance.publications:
+        made = tuple(map(with_errata, made))
     return Report(
         study=study,
         tables=made,
         state=_state(cells, variants, expected),
         models=_model_names(made, [*(expected or ()), *shown]),
         num_items=sum(done.values()),
-        provenance=merge_provenance(shown),
+        provenance=provenance,
         files_set_aside=tuple(str(path.relative_to(store.results_dir)) for path in store.files_set_aside()),
     )
+
+
+def _published_table(
+    cells: Sequence[Row], order: TableOrder | None, expected: Sequence[Row] | None, spec: TableSpec
+) -> Table:
+    table = build_published_table(cells, order, expected, spec=spec)
+    if not table.rows:
+        reasons = "; ".join(table.remarks) or "no cell has a score"
+        raise GridError(f"nothing to put beside the study's scores: {reasons}", file=f"table {spec.name}")
+    return table
 
 
 def _check_names(specs: Sequence[TableSpec]) -> None:
@@ -145,7 +164,7 @@ def write_report(
     expected: Sequence[Row] | None = None,
     order: TableOrder | None = None,
     formats: Sequence[str] = ("markdown", "latex", "csv", "json"),
-    tables: Sequence[str] = DEFAULT_TABLES,
+    tables: Sequence[str] | None = None,
     out_dir: Path | None = None,
 ) -> list[Path]:
     """Write a study's report below `out_dir` (default: `study_dir/report`) and return the files, in order.

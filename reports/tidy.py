@@ -54,6 +54,7 @@ def _cell_values(cell: TableCell, column: Column) -> dict[str, object]:
         "column": column.title,
         "unit": "percent" if column.is_percentage else "metric",
         "value": cell.value,
+        "word": cell.word,
         "stderr": cell.stderr,
         "interval_low": low,
         "interval_high": high,

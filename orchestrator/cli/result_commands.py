@@ -11,7 +11,10 @@ from orchestrator.cli.options import EXIT_CHECK_FAILED, StudyFolder
 
 
 def report(
-    study: StudyFolder,
+    study: Annotated[
+        Path,
+        typer.Argument(help="The study's folder, or published:paper for the paper's own numbers.", show_default=False),
+    ],
     formats: Annotated[
         str, typer.Option("--format", "-f", envvar="QSTUDY_FORMAT", help="Any of markdown,latex,csv,json.")
     ] = "markdown,latex",
@@ -23,7 +26,8 @@ def report(
         typer.Option(
             "--table",
             envvar="QSTUDY_TABLE",
-            help="A table that ships, or a spec file (YAML). Repeatable. [default: main, differences]",
+            help="A table that ships, or a spec file (YAML). Repeatable. [default: main, differences, and published "
+            "where a score compares with a published one]",
         ),
     ] = None,
 ) -> None:

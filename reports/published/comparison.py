@@ -27,7 +27,8 @@ class PublishedComparison:
     """A cell of the study beside a published score; scores, errors and differences in percent points.
 
     `reasons` say why the two do not compare; then `difference` and `within_noise` are None. `published` is None where
-    nobody published the like. `caveats` are what the source does not state, and where its variant was made otherwise.
+    nobody published the like. `unstated` names what the source leaves open, `caveats` say where its variant was made
+    otherwise.
     """
 
     cell_id: str
@@ -39,6 +40,7 @@ class PublishedComparison:
     stderr: float | None
     published: PublishedResult | None
     reasons: tuple[str, ...]
+    unstated: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
 
     @property
@@ -73,11 +75,12 @@ def compare_with_published(
         comparison
         for row in cells
         if row["status"] == "done" and row["is_primary"]
-        for comparison in _comparisons(row, known)
+        for comparison in published_comparisons(row, known)
     ]
 
 
-def _comparisons(row: Row, results: Sequence[PublishedResult]) -> Iterator[PublishedComparison]:
+def published_comparisons(row: Row, results: Sequence[PublishedResult]) -> Iterator[PublishedComparison]:
+    """A done row of the store's `cells` beside every published score of the like, or one that says what lacks."""
     ours = _Measured(row)
     alone = PublishedComparison(
         cell_id=row["cell_id"],
@@ -97,7 +100,8 @@ def _comparisons(row: Row, results: Sequence[PublishedResult]) -> Iterator[Publi
     if candidates:
         for result in candidates:
             reasons = (*_scheme_reasons(ours.scheme, result), *_protocol_reasons(ours, result))
-            yield replace(alone, published=result, reasons=reasons, caveats=tuple(_caveats(ours, result)))
+            unstated, caveats = tuple(_unstated(ours, result)), tuple(_caveats(ours, result))
+            yield replace(alone, published=result, reasons=reasons, unstated=unstated, caveats=caveats)
     elif not of_model:
         yield replace(alone, reasons=(f"no public result of model {row['model']}",))
     elif not of_task:
@@ -161,13 +165,15 @@ def _protocol_reasons(ours: _Measured, result: PublishedResult) -> Iterator[str]
             yield f"protocol differs: {name} is {'not set' if found is None else found}, published {value}"
 
 
-def _caveats(ours: _Measured, result: PublishedResult) -> Iterator[str]:
+def _unstated(ours: _Measured, result: PublishedResult) -> Iterator[str]:
     stated = result.protocol.keys() | {_MUST_BE_STATED, "output_type", "cfg"}
-    unstated = [*result.unstated, *sorted(name for name in ours.protocol.keys() - stated)]
+    yield from result.unstated
+    yield from sorted(name for name in ours.protocol.keys() - stated)
     if ours.chat_template:
-        unstated.append("chat_template")
-    if unstated:
-        yield f"not stated by the source: {', '.join(unstated)}"
+        yield "chat_template"
+
+
+def _caveats(ours: _Measured, result: PublishedResult) -> Iterator[str]:
     for name, value in result.making.items():
         if name == "calibration.dataset":
             if ours.making.get("calibration.digest") != HUB_TEXTS[value].digest:

@@ -104,6 +104,12 @@ def paper_tables() -> dict[int, tuple[str, ...]]:
     return {table: tuple(tasks) for table, tasks in tables.items()}
 
 
+def paper_groups() -> Mapping[int, str]:
+    """The task group of each of the paper's tables."""
+    groups: Mapping[int, str] = _facts()["paper_groups"]
+    return groups
+
+
 def erratum_notes() -> tuple[Mapping[str, Any], ...]:
     """What is known to be wrong in the paper's tables: `table`, `quantity` (average or change), `note`."""
     return tuple(_facts()["paper_errata"])

@@ -18,11 +18,12 @@ from reports.tables.model import (
     TableRow,
     show_cell,
 )
-from reports.tables.spec import DEFAULT_TABLES, TableSpec, read_table_spec, table_names
+from reports.tables.spec import DEFAULT_TABLES, PAPER_TABLES, TableSpec, read_table_spec, table_names
 from reports.tables.study import build_study_table
 
 __all__ = [
     "DEFAULT_TABLES",
+    "PAPER_TABLES",
     "REFERENCE_SCHEME",
     "SEVERITY_MARKS",
     "SIGNIFICANT_MARK",

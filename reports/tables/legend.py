@@ -24,9 +24,11 @@ def legend(
 ) -> tuple[str, ...]:
     """The sentences that this table needs; none about what it does not show."""
     kinds = {source.column.kind for source in columns}
-    lines = _scores(layout, spec, columns)
+    has_errors = any(cell.stderr is not None or cell.interval is not None for row in rows for cell in row.cells)
+    lines = _scores(layout, spec, columns, has_errors=has_errors)
     if "average" in kinds:
-        lines.append("avg: the plain mean of the tasks of the group (all: of every task), its error from theirs.")
+        error = ", its error from theirs" if has_errors else ""
+        lines.append(f"avg: the plain mean of the tasks of the group (all: of every task){error}.")
     if "drop" in kinds:
         lines.append(
             "drop: the change of that mean (or of the group's only task) in percent of the same model's full "
@@ -46,7 +48,7 @@ def legend(
     return (*lines, *_seeds(rows))
 
 
-def _scores(layout: Layout, spec: TableSpec, columns: Sequence[ColumnSource]) -> list[str]:
+def _scores(layout: Layout, spec: TableSpec, columns: Sequence[ColumnSource], *, has_errors: bool) -> list[str]:
     lines = []
     shown = dict.fromkeys(part for source in columns for part in source.parts)
     percentages = {source.parts[0] for source in columns if source.column.is_percentage and len(source.parts) == 1}
@@ -57,7 +59,7 @@ def _scores(layout: Layout, spec: TableSpec, columns: Sequence[ColumnSource]) ->
             "interval": ", with 95 % intervals over the items",
             "none": "",
         }
-        lines.append(f"Scores are in percent{errors[spec.uncertainty]}.")
+        lines.append(f"Scores are in percent{errors[spec.uncertainty if has_errors else 'none']}.")
     described = [_describe(column, list(layout.column_rows(column).values())) for column in shown]
     lines.append("Tasks: " + "; ".join(described) + ".")
     others = [column.title for column in shown if column not in percentages]

@@ -14,8 +14,9 @@ from reports.statistics import SIGNIFICANCE, Comparison, Interval, Severity
 # `partial` is an average over only some of its cells; `reference` marks a full-precision row, which has no drop;
 # `noise_floor` is a distance between seeds.
 CellStatus = Literal["done", "partial", "reference", "noise_floor", "failed", "missing", "not_applicable"]
-# `difference`, `drop` and `recovery` are against the same model's full precision.
-ColumnKind = Literal["task", "average", "difference", "drop", "recovery"]
+# `difference`, `drop` and `recovery` are against the same model's full precision, a `difference` beside a `published`
+# score against that; a `verdict` is a word.
+ColumnKind = Literal["task", "average", "difference", "drop", "recovery", "published", "verdict"]
 # `mean` is several seeds of one variant; `noise_floor` is how far seeds of full precision are apart.
 RowKind = Literal["variant", "mean", "noise_floor"]
 Uncertainty = Literal["stderr", "interval", "none"]
@@ -37,9 +38,10 @@ _STATUS_WORDS: dict[CellStatus, str] = {
 class Column:
     """A header cell: a task, the average of some tasks, or what became of one of these against full precision.
 
-    `group` is the heading over it. A column that `is_percentage` holds values in percent (a difference: in points); a
-    drop or a recovery always does. `tasks` are the tasks that it is made of, `is_task` says that it stands for a single
-    one by itself. `uncertainty` is what is printed beside its numbers; `is_shaded` colours them by severity.
+    `group` is the heading over it, if it has one. A column that `is_percentage` holds values in percent (a difference:
+    in points); a drop or a recovery always does. `tasks` are the tasks that it is made of, `is_task` says that it
+    stands for a single one by itself. `uncertainty` is what is printed beside its numbers; `is_shaded` colours them by
+    severity.
     """
 
     kind: ColumnKind
@@ -61,7 +63,8 @@ class TableCell:
     negative where it is worse, `recovery` the share of it that is left, in percent. `cell_ids` are the study's cells
     behind the number, `reference_cell_ids` those that it is compared with. `is_best` says that no other row of its
     block is significantly better; None where it does not compete. `coverage` says for an average how many of how many
-    tasks (or seeds) it has; `spread` is the standard deviation over `num_seeds` seeds. `notes` are footnotes' numbers.
+    tasks (or seeds) it has; `spread` is the standard deviation over `num_seeds` seeds. `word` is what stands in place
+    of a number. `notes` are footnotes' numbers.
     """
 
     value: float | None = None
@@ -79,6 +82,7 @@ class TableCell:
     coverage: tuple[int, int] | None = None
     spread: float | None = None
     num_seeds: int | None = None
+    word: str = ""
     notes: tuple[int, ...] = ()
 
 
@@ -159,6 +163,8 @@ class ShownCell:
 def show_cell(cell: TableCell, column: Column) -> ShownCell:
     """A cell's text in parts: one decimal for percentages and points, four significant digits for other metrics."""
     notes = ",".join(map(str, cell.notes))
+    if cell.word:
+        return ShownCell(number=cell.word, notes=notes)
     if cell.value is None:
         word = "-" if not column.is_task and cell.status == "missing" else _STATUS_WORDS[cell.status]
         return ShownCell(number=word, notes=notes)

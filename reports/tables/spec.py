@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from grids.errors import GridError, unknown_name
 from grids.loading import dotted
@@ -20,10 +20,12 @@ Item = TypeVar("Item")
 
 SPEC_DIR = Path(__file__).parent
 DEFAULT_TABLES = ("main", "differences")
+PAPER_TABLES = tuple(f"paper-{number}" for number in range(1, 6))
 _SUFFIXES = (".yaml", ".yml")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 Names = tuple[str, ...]
 Chosen = Annotated[Names, Field(min_length=1)] | None
+_KEYS_OF_PUBLISHED = {"name", "title", "content", "rows", "metrics", "only", "order", "labels"}
 
 
 class _Strict(BaseModel):
@@ -70,6 +72,9 @@ class Labels(_Strict):
 class TableSpec(_Strict):
     """One table. A row is a variant; a column is a task, or a summary of the tasks of a group.
 
+    With `content: published` a row is a score beside a published one, and only `rows`, `metrics`, `only`, `order` and
+    `labels` mean anything.
+
     `rows`: the label columns from left to right, which is also how rows are sorted. `task_columns` and `summaries`: the
     columns of each task and of each group, in this order; `overall` adds the summaries over all tasks. `metrics`: task
     to METRIC or METRIC,FILTER, where the table is not to show the task's own. `best`: among which rows of a column the
@@ -79,6 +84,7 @@ class TableSpec(_Strict):
 
     name: str
     title: str
+    content: Literal["scores", "published"] = "scores"
     rows: Annotated[tuple[Axis, ...], Field(min_length=1)] = ("model", "scheme", "method")
     task_columns: tuple[Literal["score", "difference"], ...] = ("score",)
     summaries: tuple[Literal["average", "difference", "drop", "recovery"], ...] = ("average", "drop")
@@ -133,6 +139,13 @@ class TableSpec(_Strict):
                     raise ValueError(f"{name!r} stands in two groups")
         return groups
 
+    @model_validator(mode="after")
+    def _has_keys_of_its_content(self) -> TableSpec:
+        unused = sorted(self.model_fields_set - _KEYS_OF_PUBLISHED)
+        if self.content == "published" and unused:
+            raise ValueError(f"a table with content: published has no use for {', '.join(unused)}")
+        return self
+
 
 def table_names() -> list[str]:
     """The names of the tables that ship."""
@@ -166,7 +179,7 @@ def _read(file: Path) -> TableSpec:
 def _first_problem(error: ValidationError, file: str) -> GridError:
     """Unknown keys first: they usually cause the other messages."""
     problem: Any = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    *parents, last = problem["loc"]
+    *parents, last = problem["loc"] or ("",)
     if problem["type"] == "extra_forbidden":
         return GridError(unknown_name("key", str(last), _fields_at(parents)), file=file, key=dotted(parents))
     if problem["type"] == "missing":

@@ -112,7 +112,7 @@ def test_latex_table_spans_blocks_with_multirow_and_escapes_labels(table: Table)
     for needed in (
         r"\toprule",
         r"\bottomrule",
-        r"\multirow{4}{*}{a\_model} & fp16 & -",
+        r"\multirow{4}{*}{a\_model} & fp16 & --",
         r"\multirow{2}{*}{w4a4} & gptq\_5\%",
         r" &  & rtn\textbar{}x & \qstudynumber{2.1}{30.0}{\scriptsize\,$\pm$\,5.0}",
         r"\qstudyshade{significant}\qstudynumber{-2.1}{-62.5}\qstudymark{$\ddagger$}",

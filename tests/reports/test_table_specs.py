@@ -163,7 +163,7 @@ def test_another_metric_of_a_task_can_be_shown(cells: list[dict[str, Any]], tmp_
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"colums": []}, r"mine\.yaml: unknown key 'colums'.*known: best, groups"),
+        ({"colums": []}, r"mine\.yaml: unknown key 'colums'.*known: best, content, groups"),
         ({"only": {"scheme": ["w8a8"]}}, r"mine\.yaml: only: unknown key 'scheme'; did you mean 'schemes'"),
         ({"groups": [{"name": "g", "task": ["facts"]}]}, r"groups\[0\]: unknown key 'task'; did you mean 'tasks'"),
         ({"summaries": ["mean"]}, r"mine\.yaml: summaries\[0\]: .*'average', .*given: 'mean'"),
