@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from reports.latex_column import TINTS, ColumnLayout, dashed, text_width
+from reports.latex_column import TINTS, ColumnLayout, cell_text, text_width
 from reports.latex_text import breakable_latex, escape_latex
 from reports.plain_text import NOTE_LENGTH, one_line
 from reports.tables import Table, TableRow
@@ -116,11 +116,8 @@ def _panels(table: Table, layouts: Sequence[ColumnLayout]) -> list[list[int]]:
 
 def _labels_width(table: Table) -> float:
     """About how wide the label columns are, in points."""
-    lengths = [
-        max(len(title), *(len(row.labels[place]) for row in table.rows)) if table.rows else len(title)
-        for place, title in enumerate(table.label_titles)
-    ]
-    return sum(map(text_width, lengths))
+    texts = [(title, *(row.labels[place] for row in table.rows)) for place, title in enumerate(table.label_titles)]
+    return sum(map(text_width, texts))
 
 
 def _pages(rows: Sequence[TableRow]) -> list[list[TableRow]]:
@@ -180,12 +177,12 @@ def _header(table: Table, columns: Sequence[int]) -> list[str]:
     groups, rules, first = [""] * num_labels, [], num_labels + 1
     for group, members in groupby(shown, key=lambda column: column.group):
         count = len(list(members))
-        groups.append(rf"\multicolumn{{{count}}}{{c}}{{{escape_latex(group)}}}")
+        groups.append(rf"\multicolumn{{{count}}}{{c}}{{{cell_text(group)}}}")
         if group:
             rules.append(rf"\cmidrule(lr){{{first}-{first + count - 1}}}")
         first += count
-    titles = [escape_latex(title) for title in table.label_titles]
-    titles += [rf"\multicolumn{{1}}{{c}}{{{escape_latex(column.title)}}}" for column in shown]
+    titles = [cell_text(title) for title in table.label_titles]
+    titles += [rf"\multicolumn{{1}}{{c}}{{{cell_text(column.title)}}}" for column in shown]
     heading = [" & ".join(groups) + r" \\", " ".join(rules)] if rules else []
     return [*heading, " & ".join(titles) + r" \\"]
 
@@ -214,7 +211,7 @@ def _labels(rows: Sequence[TableRow], index: int) -> list[str]:
         span = 1
         while not is_last and index + span < len(rows) and rows[index + span].labels[: place + 1] == shared:
             span += 1
-        texts.append(rf"\multirow{{{span}}}{{*}}{{{dashed(label)}}}" if span > 1 else dashed(label))
+        texts.append(rf"\multirow{{{span}}}{{*}}{{{cell_text(label)}}}" if span > 1 else cell_text(label))
     return texts
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reports.latex_text import escape_latex
+from reports.plain_text import one_line
 from reports.statistics import Severity
 from reports.tables import Column, Table, TableCell, show_cell
 
@@ -17,13 +18,15 @@ _NUMBER = re.compile(r"[+-]?(\d+)(?:\.(\d+))?")
 # Points that a character takes, about: in \small, and in \scriptsize.
 _CHARACTER, _SMALL_CHARACTER = 4.7, 3.8
 _COLUMN_GAP = 8.0
+# A longer name is cut here, and whole in CSV and JSON.
+_MAX_LENGTH = 60
 
 
 @dataclass(frozen=True)
 class ColumnLayout:
     """What the cells of a column need room for, so that right-aligned cells have their decimal points in one line.
 
-    `longest_word` is the length of the longest title or word in the column.
+    `word_width` is that of the widest title or word in the column, in points.
     """
 
     number_format: str
@@ -32,7 +35,7 @@ class ColumnLayout:
     extra: str
     has_marks: bool
     notes: str
-    longest_word: int
+    word_width: float
 
     @classmethod
     def of(cls, table: Table, index: int) -> ColumnLayout:
@@ -53,7 +56,7 @@ class ColumnLayout:
             extra=_widest(cell.extra for cell in shown),
             has_marks=any(cell.mark for cell in shown),
             notes=max((cell.notes for cell in shown), key=len, default=""),
-            longest_word=max(map(len, words)),
+            word_width=text_width(words),
         )
 
     @property
@@ -64,13 +67,13 @@ class ColumnLayout:
             sum(map(int, self.number_format.removeprefix("-").split("."))) + 1 + self.number_format.startswith("-")
         )
         body = _CHARACTER * (numbers + self.has_marks) + _SMALL_CHARACTER * beside
-        return max(body, text_width(self.longest_word)) + _COLUMN_GAP
+        return max(body, self.word_width) + _COLUMN_GAP
 
     def text(self, cell: TableCell, column: Column) -> str:
         """A cell of the column."""
         shown = show_cell(cell, column)
         if not shown.is_number:
-            word = dashed(shown.number) + _raised(shown.notes)
+            word = cell_text(shown.number) + _raised(shown.notes)
             return rf"\multicolumn{{1}}{{c}}{{{word}}}" if word else ""
         number = self._number(shown.number, is_best=shown.is_best)
         beside = self._stderr(shown.stderr) + self._interval(shown.interval) + self._extra(shown.extra)
@@ -109,14 +112,14 @@ class ColumnLayout:
         return text + rf"\phantom{{\ ({self.extra})}}"
 
 
-def dashed(text: str) -> str:
-    """A label or a word; a lone hyphen stands for nothing, and is set as a dash."""
-    return "--" if text == "-" else escape_latex(text)
+def cell_text(text: str) -> str:
+    """A label, a heading or a word, cut where it would take all of the page; a lone hyphen is set as a dash."""
+    return "--" if text == "-" else escape_latex(one_line(text, _MAX_LENGTH))
 
 
-def text_width(num_characters: int) -> float:
-    """About how wide a text of the table is, in points."""
-    return _CHARACTER * num_characters
+def text_width(texts: Iterable[str]) -> float:
+    """About how wide the widest of some labels, headings or words is, in points."""
+    return _CHARACTER * max((min(len(text), _MAX_LENGTH) for text in texts), default=0)
 
 
 def _raised(notes: str) -> str:

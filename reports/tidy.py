@@ -52,7 +52,7 @@ def _cell_values(cell: TableCell, column: Column) -> dict[str, object]:
         "kind": column.kind,
         "group": column.group,
         "column": column.title,
-        "unit": "percent" if column.is_percentage else "metric",
+        "unit": "" if column.kind == "verdict" else "percent" if column.is_percentage else "metric",
         "value": cell.value,
         "word": cell.word,
         "stderr": cell.stderr,

@@ -96,20 +96,23 @@ def published_comparisons(row: Row, results: Sequence[PublishedResult]) -> Itera
     of_model = [result for result in results if result.model in ours.model_names]
     of_task = [result for result in of_model if result.task == row["task"]]
     of_method = [result for result in of_task if result.method == row["method"]]
-    candidates = [result for result in of_method if _same_bits(ours.scheme, parse_scheme(result.scheme))]
-    if candidates:
-        for result in candidates:
-            reasons = (*_scheme_reasons(ours.scheme, result), *_protocol_reasons(ours, result))
-            unstated, caveats = tuple(_unstated(ours, result)), tuple(_caveats(ours, result))
-            yield replace(alone, published=result, reasons=reasons, unstated=unstated, caveats=caveats)
-    elif not of_model:
+    if not of_model:
         yield replace(alone, reasons=(f"no public result of model {row['model']}",))
-    elif not of_task:
+        return
+    if not of_task:
         yield replace(alone, reasons=(f"no public result of this model on {row['task']}",))
-    elif not of_method:
+        return
+    if not of_method:
         names = ", ".join(sorted({result.method for result in of_task}))
         yield replace(alone, reasons=(f"no public result of {row['method']} here, only of {names}",))
-    else:
+        return
+    scheme = parse_scheme(row["scheme"])
+    candidates = [result for result in of_method if _same_bits(scheme, parse_scheme(result.scheme))]
+    for result in candidates:
+        reasons = (*_scheme_reasons(scheme, result), *_protocol_reasons(ours, result))
+        unstated, caveats = tuple(_unstated(ours, result)), tuple(_caveats(ours, result))
+        yield replace(alone, published=result, reasons=reasons, unstated=unstated, caveats=caveats)
+    if not candidates:
         names = ", ".join(sorted({result.scheme for result in of_method}))
         yield replace(alone, reasons=(f"no public result at {row['scheme']} here, only at {names}",))
 
@@ -123,7 +126,6 @@ class _Measured:
         digest = str(variant.get("model", {}).get("digest", ""))
         # A hub model is known by its id, whatever the grid calls it.
         self.model_names = {model_name(row["model"]), model_name(digest.rpartition("@")[0])}
-        self.scheme = parse_scheme(row["scheme"])
         protocol = {key: value for key, value in task.get("protocol", {}).items() if key not in _NO_SETTINGS}
         self.limit: int | None = task.get("limit")
         self.protocol = protocol | {

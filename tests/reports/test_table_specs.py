@@ -10,7 +10,7 @@ import yaml
 
 from grids import GridError
 from reports import Table, TableSpec, build_study_table, read_table_spec, table_names
-from reports.tables import DEFAULT_TABLES
+from reports.tables import DEFAULT_TABLES, PAPER_TABLES
 
 SCHEMES = ("w4a16g128", "w8a8")
 TASKS = {"facts": "general", "places": "general", "sums": "math"}
@@ -49,7 +49,8 @@ def _titles(table: Table) -> list[tuple[str, str, str]]:
 
 def test_every_table_that_ships_can_be_read_and_built(cells: list[dict[str, Any]]) -> None:
     assert set(DEFAULT_TABLES) < set(table_names())
-    for name in table_names():
+    # Those of published numbers have tests of their own.
+    for name in set(table_names()) - {"published", *PAPER_TABLES}:
         table = build_study_table(cells, spec=read_table_spec(name))
         assert table.name == name
         assert table.rows
