@@ -110,7 +110,7 @@ def test_a_score_stands_beside_every_source_that_it_compares_with_and_beside_no_
     table = build_published_table([paper_cell()], results=[longer, paper, again])
     assert [row[5:] for row in _shown(table)] == [
         ["68.5", "+1.5 ± 1.8", "yes", "paper, Table 3"],
-        ["60.0", "+10.0 ± 1.9", "no", "again, Table 3"],
+        ["60.0", "+10.0 ± 1.8", "no", "again, Table 3"],
     ]
     # Where none compares, the one that differs least.
     limited = build_published_table([paper_cell(limit=10)], results=[longer, again])
