@@ -13,6 +13,7 @@ from typing import Any
 
 from grids.errors import GridError, unknown_name
 from reports.items import ItemLibrary
+from reports.joined import Results
 from reports.latex import latex_document, latex_table
 from reports.markdown import escape_markdown, markdown_notes, markdown_table
 from reports.plain_text import one_line
@@ -65,7 +66,7 @@ class Report:
 
 
 def build_report(
-    store: ResultStore,
+    store: Results,
     *,
     study: str,
     expected: Sequence[Row] | None = None,
@@ -82,7 +83,7 @@ def build_report(
     cells = store.cells()
     variants = store.variants()
     if not cells and not (variants and expected):
-        raise ValueError(f"no results in {store.results_dir}: run the study first (qstudy run)")
+        raise ValueError(f"no results in {store.place}: run the study first (qstudy run)")
     library = ItemLibrary(store)
     made = tuple(
         build_study_table(cells, order, expected, spec=spec, variants=variants, matrices=library.matrices)
@@ -98,7 +99,7 @@ def build_report(
         models=_model_names(made, [*(expected or ()), *shown]),
         num_items=sum(done.values()),
         provenance=merge_provenance(shown),
-        files_set_aside=tuple(str(path.relative_to(store.results_dir)) for path in store.files_set_aside()),
+        files_set_aside=tuple(store.names_set_aside()),
     )
 
 
@@ -140,8 +141,9 @@ def _cell_state(rows: Sequence[Row], cell: Row, failed_variants: set[str]) -> st
 
 def write_report(
     study_dir: Path,
-    store: ResultStore | None = None,
+    store: Results | None = None,
     *,
+    study: str | None = None,
     expected: Sequence[Row] | None = None,
     order: TableOrder | None = None,
     formats: Sequence[str] = ("markdown", "latex", "csv", "json"),
@@ -159,7 +161,11 @@ def write_report(
         if name not in PRINTERS:
             raise ValueError(unknown_name("report format", name, PRINTERS))
     report = build_report(
-        store or ResultStore(study_dir), study=study_dir.resolve().name, expected=expected, order=order, tables=tables
+        store or ResultStore(study_dir),
+        study=study or study_dir.resolve().name,
+        expected=expected,
+        order=order,
+        tables=tables,
     )
     out_dir = study_dir / "report" if out_dir is None else Path(out_dir)
     texts = {path: text for name in dict.fromkeys(formats) for path, text in PRINTERS[name](report).items()}

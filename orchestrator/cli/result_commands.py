@@ -11,12 +11,15 @@ from orchestrator.cli.options import EXIT_CHECK_FAILED, StudyFolder
 
 
 def report(
-    study: StudyFolder,
+    studies: Annotated[
+        list[Path], typer.Argument(metavar="STUDY...", help="The study's folder; several are shown together.")
+    ],
     formats: Annotated[
         str, typer.Option("--format", "-f", envvar="QSTUDY_FORMAT", help="Any of markdown,latex,csv,json.")
     ] = "markdown,latex",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", envvar="QSTUDY_OUTPUT", help="A folder. [default: STUDY/report]")
+        Path | None,
+        typer.Option("--output", "-o", envvar="QSTUDY_OUTPUT", help="A folder. [default: STUDY/report, of one study]"),
     ] = None,
     tables: Annotated[
         list[str] | None,
@@ -27,10 +30,15 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write the tables of a study."""
-    from orchestrator.reporting import write_study_report
+    """Write the tables of a study, or of several that scored their tasks alike."""
+    from orchestrator.reporting import write_joined_report, write_study_report
 
-    for path in write_study_report(study, formats.split(","), output, tables or ()):
+    names = formats.split(",")
+    if len(studies) == 1:
+        paths = write_study_report(studies[0], names, output, tables or ())
+    else:
+        paths = write_joined_report(studies, names, output, tables or ())
+    for path in paths:
         typer.echo(path)
 
 
