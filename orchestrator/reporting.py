@@ -14,7 +14,7 @@ from grids.errors import unknown_name
 from orchestrator.joining import join_studies
 from orchestrator.status import study_status
 from orchestrator.study_directory import StudyDirectory
-from reports import DEFAULT_TABLES, REPORT_FORMATS, TableOrder, build_report, write_report
+from reports import DEFAULT_TABLES, REPORT_FORMATS, Table, TableOrder, build_report, write_report
 from reports.files import storage_errors
 from reports.joined import Results
 from reports.terminal import terminal_notes, terminal_table
@@ -42,6 +42,25 @@ def write_joined_report(
         raise GridError("a report of several studies needs a folder of its own", key="--output")
     store, expected, name = join_studies(folders)
     return _write(output, store, expected, formats, output, tables or DEFAULT_TABLES, name=name)
+
+
+def study_tables(folder: Path, tables: Sequence[str] = ()) -> tuple[Table, ...]:
+    """The given tables of a study, or the usual ones, made from its store. Raises GridError."""
+    directory = StudyDirectory.existing(folder)
+    expected = directory.description()["cells"]
+    try:
+        made = build_report(
+            directory.store,
+            study=folder.name,
+            expected=expected,
+            order=_order(expected),
+            tables=tables or DEFAULT_TABLES,
+        )
+    except GridError:
+        raise
+    except ValueError as error:
+        raise GridError(str(error), file=str(folder)) from error
+    return made.tables
 
 
 def _check_formats(formats: Sequence[str]) -> None:

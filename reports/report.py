@@ -15,6 +15,7 @@ from grids.errors import GridError, unknown_name
 from reports.items import ItemLibrary
 from reports.joined import Results
 from reports.latex import latex_document, latex_table
+from reports.latex_numbers import latex_numbers
 from reports.markdown import escape_markdown, markdown_notes, markdown_table
 from reports.plain_text import one_line
 from reports.provenance import Provenance, merge_provenance
@@ -152,9 +153,10 @@ def write_report(
 ) -> list[Path]:
     """Write a study's report below `out_dir` (default: `study_dir/report`) and return the files, in order.
 
-    `markdown` gives report.md, `latex` report.tex (a document of its own) and tables/NAME.tex (each bare table), `csv`
-    report.csv, `json` report.json. `tables` as for `build_report`. Raises ValueError for an unknown format, and for a
-    study without results, GridError for a table spec that cannot be used, before anything is written.
+    `markdown` gives report.md, `latex` report.tex (a document of its own), tables/NAME.tex (each bare table) and
+    numbers.tex (a macro per number), `csv` report.csv, `json` report.json. `tables` as for `build_report`. Raises
+    ValueError for an unknown format, and for a study without results, GridError for a table spec that cannot be used,
+    before anything is written.
     """
     study_dir = Path(study_dir)
     for name in formats:
@@ -199,6 +201,7 @@ def _latex(report: Report) -> dict[str, str]:
     ]
     return {
         "report.tex": latex_document(report.tables, paragraphs=paragraphs),
+        "numbers.tex": latex_numbers(report.study, report.tables),
         **{f"tables/{table.name}.tex": latex_table(table) for table in report.tables},
     }
 

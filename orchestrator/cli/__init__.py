@@ -41,6 +41,7 @@ for command in (
 ):
     app.command()(command)
 app.command(name="list")(model_commands.list_)
+app.command(name="check-paper")(comparison_commands.check_paper)
 # lm-eval has options of its own, --help among them.
 app.command(
     name="lm-eval",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,3 +79,35 @@ def compare(
                 Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     if strict and verdict:
         raise typer.Exit(EXIT_CHECK_FAILED if verdict.drops else EXIT_INCOMPLETE if verdict.unjudged else 0)
+
+
+def check_paper(
+    paper: Annotated[Path, typer.Argument(help="The paper's main LaTeX file.", show_default=False)],
+    study: StudyFolder,
+    tables: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table",
+            envvar="QSTUDY_TABLE",
+            help="As given to `qstudy report` when numbers.tex was written. Repeatable. [default: main, differences]",
+        ),
+    ] = None,
+) -> None:
+    """Check that the numbers that a paper took from numbers.tex are still those of the study.
+
+    Files that the paper takes in are read where they lie in its folder. A number typed by hand is checked if a comment
+    ends its line: % cell ID, or % cells ID ID ... for the last numbers of the line.
+    """
+    from orchestrator.paper_check import check_paper as check
+    from reports.plain_text import one_line
+
+    found = check(paper, study, tables or ())
+    told = Console(stderr=True)
+    for problem in found.problems:
+        typer.echo(one_line(problem))
+    for note in found.notes:
+        told.print(one_line(note), markup=False, highlight=False, soft_wrap=True)
+    verdict = f"{len(found.problems)} problems" if found.problems else "all equal"
+    summary = f"{found.num_numbers} numbers in {found.num_places} places checked: {verdict}"
+    told.print(summary, highlight=False)
+    raise typer.Exit(EXIT_CHECK_FAILED if found.problems else 0)
