@@ -30,6 +30,8 @@ def check_paper(file: Path, folder: Path, tables: Sequence[str] = ()) -> PaperCh
     `tables`: those that the paper's numbers.tex was written with, if not the usual ones. Raises GridError for a paper
     that cannot be read or uses no number of a study, and for a study without results.
     """
+    if not file.is_file():
+        raise GridError("no such file", file=str(file))
     try:
         paper = read_paper(file)
     except OSError as error:
@@ -45,9 +47,7 @@ def check_paper(file: Path, folder: Path, tables: Sequence[str] = ()) -> PaperCh
     scores = {number.cell_ids: number for number in reversed(found) if number.quantity == "value"}
     problems = [problem for use in paper.uses for problem in _use_problems(use, paper, numbers)]
     problems += [problem for typed in paper.typed for problem in _typed_problems(typed, scores)]
-    problems += [
-        f"{macro} at {place}: its key is put together by TeX; write it out" for macro, place in paper.unreadable
-    ]
+    problems += [f"{macro} at {place}: TeX puts its key together; write it out" for macro, place in paper.unreadable]
     names = {(use.quantity, use.key) for use in paper.uses}
     return PaperCheck(
         problems=tuple(problems),
