@@ -43,9 +43,12 @@ _HEAD = r"""% Numbers of study {study}, as `qstudy report` wrote them; do not ed
 % A minus is a hyphen, so that \num of siunitx takes it; in text write $\qsdifference{{...}}$.
 % `qstudy check-paper PAPER STUDY` checks that a paper's numbers are still those of the study.
 \ifdefined\qsset\else
-\newcommand{{\qsset}}[3]{{\ifcsname qs@#1@#2\endcsname\PackageWarning{{qstudy}}{{\detokenize{{#2}} is set twice}}\fi
-  \expandafter\def\csname qs@#1@#2\endcsname{{#3}}}}
-\newcommand{{\qsget}}[2]{{\ifcsname qs@#1@#2\endcsname\csname qs@#1@#2\endcsname\else\qsunknown{{#1}}{{#2}}\fi}}
+\newcommand{{\qsname}}[2]{{qs@#1@\detokenize{{#2}}}}
+\newcommand{{\qsset}}[3]{{%
+  \ifcsname\qsname{{#1}}{{#2}}\endcsname\PackageWarning{{qstudy}}{{\detokenize{{#2}} is set twice}}\fi
+  \expandafter\def\csname\qsname{{#1}}{{#2}}\endcsname{{#3}}}}
+\newcommand{{\qsget}}[2]{{%
+  \ifcsname\qsname{{#1}}{{#2}}\endcsname\csname\qsname{{#1}}{{#2}}\endcsname\else\qsunknown{{#1}}{{#2}}\fi}}
 \DeclareRobustCommand{{\qsunknown}}[2]{{\textbf{{??}}\PackageWarning{{qstudy}}{{There is no #1 of \detokenize{{#2}}}}}}
 {commands}
 \fi
