@@ -17,8 +17,9 @@ from reports.statistics import SIGNIFICANCE
 
 _TITLES = ("Task", "A", "B", "B - A", "95 % interval", "p", "p (Holm)", "Detectable", "Gained", "Lost", "Items")
 # What a narrow terminal goes without, in this order; --json has all of it.
-_DISPENSABLE = ("Items", "p", "Detectable", "95 % interval")
+_DISPENSABLE = (("Items",), ("p",), ("Detectable",), ("Gained", "Lost"), ("95 % interval",), ("p (Holm)",))
 _MAX_CHOICES = 6
+_ANY_WIDTH = 1000
 
 
 def comparison_view(made: Comparisons, console: Console) -> Iterator[RenderableType]:
@@ -42,14 +43,13 @@ def comparison_view(made: Comparisons, console: Console) -> Iterator[RenderableT
 
 def _fitting(pair: Pair, console: Console) -> Table:
     left_out: list[str] = []
-    for title in (*_DISPENSABLE, None):
-        table = _table(pair, left_out)
-        if (
-            title is None
-            or console.measure(table, options=console.options.update(max_width=1000)).maximum <= console.width
-        ):
+    options = console.options.update(max_width=_ANY_WIDTH)
+    table = _table(pair, left_out)
+    for titles in _DISPENSABLE:
+        if console.measure(table, options=options).maximum <= console.width:
             break
-        left_out.append(title)
+        left_out += titles
+        table = _table(pair, left_out)
     return table
 
 

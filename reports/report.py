@@ -201,8 +201,8 @@ def _latex(report: Report) -> dict[str, str]:
     ]
     return {
         "report.tex": latex_document(report.tables, paragraphs=paragraphs),
-        "numbers.tex": latex_numbers(report.study, report.tables),
         **{f"tables/{table.name}.tex": latex_table(table) for table in report.tables},
+        "numbers.tex": latex_numbers(report.study, report.tables),
     }
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from itertools import accumulate
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from grids import Cell
 from grids.protocol import LikelihoodSettings, Protocol
+from orchestrator.comparing import compare_variants
+from orchestrator.comparison_view import comparison_view
 from orchestrator.failures import Failure
 from orchestrator.study_directory import StudyDirectory
 from reports.plain_text import text_lines
@@ -178,6 +182,19 @@ def test_flips_show_the_items_with_their_texts_harmless_for_a_terminal_and_cut_w
     first = whole["pairs"][0]["scores"][0]["flips"][0]
     assert (first["doc_id"], first["direction"], first["score_b"]) == (0, "gained", 1.0)
     assert first["answer_b"] == answer(_cells()[2][0], 0)
+
+
+@pytest.mark.parametrize(("width", "told"), [(200, None), (80, "without Items, p, Detectable"), (40, "p (Holm), for")])
+def test_a_narrow_terminal_goes_without_columns_and_never_without_digits(
+    width: int, told: str | None, study: StudyDirectory
+) -> None:
+    console = Console(width=width, file=io.StringIO())
+    for part in comparison_view(compare_variants(study.root, FP, RTN), console):
+        console.print(part)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\u2026" not in text
+    assert all(number in text for number in ("96.7", "73.3", "-23.3*"))
+    assert told in " ".join(text.split()) if told else "for want of width" not in text
 
 
 def test_a_text_is_cut_at_either_end_and_says_so() -> None:
