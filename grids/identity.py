@@ -43,3 +43,15 @@ def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for key in sorted(before.keys() | after.keys())
         if before.get(key, absent) != after.get(key, absent)
     ]
+
+
+def differing_fields(one: Mapping[str, Any], other: Mapping[str, Any], *, shared_only: bool = False) -> list[str]:
+    """Fields in which two identities differ, as `key VALUE and VALUE`; `shared_only` leaves out those of one alone."""
+    left, right = dict(flatten(one)), dict(flatten(other))
+    keys = left.keys() & right.keys() if shared_only else left.keys() | right.keys()
+    absent = "(not set)"
+    return [
+        f"{key} {left.get(key, absent)} and {right.get(key, absent)}"
+        for key in sorted(keys)
+        if left.get(key, absent) != right.get(key, absent)
+    ]

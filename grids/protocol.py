@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from grids.identity import differing_fields
+
 # Raised when the same settings would give other numbers.
 PROTOCOL_VERSION = 1
 
@@ -112,6 +114,19 @@ class Protocol(Settings):
             return {key: generation[key] for key in ("gen_length", "temperature", "eos_ends_answer")}
         sampler = samplers[family].items()
         return generation | {key: value for key, value in sampler if (key, value) not in _ADDED_LATER.items()}
+
+
+def unlike_settings(one: Mapping[str, Any], other: Mapping[str, Any], *, same_family: bool) -> list[str]:
+    """What keeps scores of a task under two identities (`CellTask.identity`) from standing in one column.
+
+    A model family generates in its own way, with lengths and steps that presets set for each; likelihoods, examples,
+    limit and data are the same for all.
+    """
+    if same_family:
+        return differing_fields(one, other)
+    if any("gen_length" in identity["protocol"] for identity in (one, other)):
+        one, other = ({key: value for key, value in each.items() if key != "protocol"} for each in (one, other))
+    return differing_fields(one, other, shared_only=True)
 
 
 def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

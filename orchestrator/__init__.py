@@ -12,22 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.commands import RunOptions, load_study, plan_grid, run_grid
+    from orchestrator.comparing import Comparisons, compare_variants
     from orchestrator.explaining import Explanation, explain_cell
     from orchestrator.failed_cells import FailureGroup, study_failures
+    from orchestrator.paper_check import PaperCheck, check_paper
     from orchestrator.planning import Plan, PlannedCell, make_plan
     from orchestrator.priced_plan import PricedPlan, price_plan
     from orchestrator.status import Status, study_status
     from orchestrator.study_directory import StudyDirectory
 
 _HOMES = {
+    "Comparisons": "orchestrator.comparing",
     "Explanation": "orchestrator.explaining",
     "FailureGroup": "orchestrator.failed_cells",
+    "PaperCheck": "orchestrator.paper_check",
     "Plan": "orchestrator.planning",
     "PlannedCell": "orchestrator.planning",
     "PricedPlan": "orchestrator.priced_plan",
     "RunOptions": "orchestrator.commands",
     "Status": "orchestrator.status",
     "StudyDirectory": "orchestrator.study_directory",
+    "check_paper": "orchestrator.paper_check",
+    "compare_variants": "orchestrator.comparing",
     "explain_cell": "orchestrator.explaining",
     "load_study": "orchestrator.commands",
     "make_plan": "orchestrator.planning",
@@ -39,14 +45,18 @@ _HOMES = {
 }
 
 __all__ = [
+    "Comparisons",
     "Explanation",
     "FailureGroup",
+    "PaperCheck",
     "Plan",
     "PlannedCell",
     "PricedPlan",
     "RunOptions",
     "Status",
     "StudyDirectory",
+    "check_paper",
+    "compare_variants",
     "explain_cell",
     "load_study",
     "make_plan",

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from grids import GridError
 from grids.errors import unknown_name
+from orchestrator.joining import join_studies
 from orchestrator.status import study_status
 from orchestrator.study_directory import StudyDirectory
 from reports import (
@@ -19,11 +20,13 @@ from reports import (
     PAPER_TABLES,
     REPORT_FORMATS,
     ResultStore,
+    Table,
     TableOrder,
     build_report,
     write_report,
 )
 from reports.files import storage_errors
+from reports.joined import Results
 from reports.published import PUBLICATIONS, record_paper
 from reports.terminal import terminal_notes, terminal_table
 
@@ -39,12 +42,46 @@ def write_study_report(
 
     Raises GridError for a folder without results, an unknown format, or a table that cannot be made.
     """
+    _check_formats(formats)
+    if str(folder).startswith(PUBLISHED):
+        return _write_published(str(folder).removeprefix(PUBLISHED), formats, output, tables or PAPER_TABLES)
+    return _write_study(StudyDirectory.existing(folder), formats, output, tables or None)
+
+
+def write_joined_report(
+    folders: Sequence[Path], formats: Sequence[str], output: Path | None, tables: Sequence[str] = ()
+) -> list[Path]:
+    """Write the tables of several studies together, into `output`. Raises GridError as `join_studies` does, too."""
+    _check_formats(formats)
+    if output is None:
+        raise GridError("a report of several studies needs a folder of its own", key="--output")
+    store, expected, name = join_studies(folders)
+    return _write(output, store, expected, formats, output, tables or None, name=name)
+
+
+def study_tables(folder: Path, tables: Sequence[str] = ()) -> tuple[Table, ...]:
+    """The given tables of a study, or the usual ones, made from its store. Raises GridError."""
+    directory = StudyDirectory.existing(folder)
+    expected = directory.description()["cells"]
+    try:
+        made = build_report(
+            directory.store,
+            study=folder.name,
+            expected=expected,
+            order=_order(expected),
+            tables=tables or None,
+        )
+    except GridError:
+        raise
+    except ValueError as error:
+        raise GridError(str(error), file=str(folder)) from error
+    return made.tables
+
+
+def _check_formats(formats: Sequence[str]) -> None:
     for name in formats:
         if name not in REPORT_FORMATS:
             raise GridError(unknown_name("format", name, REPORT_FORMATS), key="--format")
-    if str(folder).startswith(PUBLISHED):
-        return _write_published(str(folder).removeprefix(PUBLISHED), formats, output, tables or PAPER_TABLES)
-    return _write(StudyDirectory.existing(folder), formats, output, tables or None)
 
 
 def _write_published(name: str, formats: Sequence[str], output: Path | None, tables: Sequence[str]) -> list[Path]:
@@ -63,7 +100,7 @@ def _write_published(name: str, formats: Sequence[str], output: Path | None, tab
 def print_report(directory: StudyDirectory) -> bool:
     """Write report.md and report.tex, print the table. True if every applicable cell of the grid is done."""
     status = study_status(directory.root)
-    paths = _write(directory, ("markdown", "latex"), None, None) if directory.store.cells() else []
+    paths = _write_study(directory, ("markdown", "latex"), None, None) if directory.store.cells() else []
     if paths:
         # A pipe has no width of its own, and a table cut to 80 columns would lose the tasks.
         console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
@@ -88,15 +125,29 @@ def print_report(directory: StudyDirectory) -> bool:
     return status.is_complete
 
 
-def _write(
+def _write_study(
     directory: StudyDirectory, formats: Sequence[str], output: Path | None, tables: Sequence[str] | None
 ) -> list[Path]:
     expected = directory.description()["cells"]
+    return _write(directory.root, directory.store, expected, formats, output or directory.report_dir, tables)
+
+
+def _write(
+    root: Path,
+    store: Results,
+    expected: Sequence[dict[str, Any]],
+    formats: Sequence[str],
+    output: Path,
+    tables: Sequence[str] | None,
+    *,
+    name: str | None = None,
+) -> list[Path]:
     try:
-        with storage_errors("write", output or directory.report_dir):
+        with storage_errors("write", output):
             return write_report(
-                directory.root,
-                directory.store,
+                root,
+                store,
+                study=name,
                 expected=expected,
                 order=_order(expected),
                 formats=formats,
@@ -106,7 +157,7 @@ def _write(
     except GridError:
         raise
     except ValueError as error:
-        raise GridError(str(error), file=str(directory.root)) from error
+        raise GridError(str(error), file=str(root)) from error
 
 
 def _order(expected: Sequence[dict[str, Any]]) -> TableOrder:

@@ -59,6 +59,15 @@ def select_cells(cells: Sequence[Cell], text: str) -> list[Cell]:
     return found
 
 
+def select_variants(cells: Sequence[Cell], text: str) -> dict[str, list[Cell]]:
+    """Cells by variant: those of `select_cells`, or of a variant whose id `text` begins. Raises GridError."""
+    found = [cell for cell in cells if text and "=" not in text and cell["variant_id"].startswith(text)]
+    variants: dict[str, list[Cell]] = {}
+    for cell in found or select_cells(cells, text):
+        variants.setdefault(cell["variant_id"], []).append(cell)
+    return variants
+
+
 def _names(cell: Cell, key: str) -> tuple[str, ...]:
     """What a cell answers to: a method to its name and to its label in tables."""
     return (cell["method"], cell["method_label"]) if key == "method" else (str(cell[key]),)

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reports.joined import Results
 from reports.schemas import Row
 from reports.statistics import FloatArray, IntArray, ScoreMatrix
-from reports.store import ResultStore
 
 _NUM_READERS = 4
 # A metric that is the mean of its items' scores differs from it only by rounding.
@@ -33,7 +33,7 @@ class ItemScores:
 class ItemLibrary:
     """Item scores of a study's cells as score matrices, each read and built once."""
 
-    def __init__(self, store: ResultStore) -> None:
+    def __init__(self, store: Results) -> None:
         self._store = store
         self._matrices: dict[tuple[object, ...], tuple[ScoreMatrix, ...]] = {}
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from grids.errors import GridError, unknown_name
 from reports.items import ItemLibrary
+from reports.joined import Results
 from reports.latex import latex_document, latex_table
+from reports.latex_numbers import latex_numbers
 from reports.markdown import escape_markdown, markdown_notes, markdown_table
 from reports.plain_text import one_line
 from reports.provenance import Provenance, merge_provenance
@@ -66,7 +68,7 @@ class Report:
 
 
 def build_report(
-    store: ResultStore,
+    store: Results,
     *,
     study: str,
     expected: Sequence[Row] | None = None,
@@ -84,7 +86,7 @@ def build_report(
     cells = store.cells()
     variants = store.variants()
     if not cells and not (variants and expected):
-        raise ValueError(f"no results in {store.results_dir}: run the study first (qstudy run)")
+        raise ValueError(f"no results in {store.place}: run the study first (qstudy run)")
     library = ItemLibrary(store)
     made = tuple(
         _published_table(cells, order, expected, spec)
@@ -107,7 +109,7 @@ def build_report(
         models=_model_names(made, [*(expected or ()), *shown]),
         num_items=sum(done.values()),
         provenance=provenance,
-        files_set_aside=tuple(str(path.relative_to(store.results_dir)) for path in store.files_set_aside()),
+        files_set_aside=tuple(store.names_set_aside()),
     )
 
 
@@ -159,8 +161,9 @@ def _cell_state(rows: Sequence[Row], cell: Row, failed_variants: set[str]) -> st
 
 def write_report(
     study_dir: Path,
-    store: ResultStore | None = None,
+    store: Results | None = None,
     *,
+    study: str | None = None,
     expected: Sequence[Row] | None = None,
     order: TableOrder | None = None,
     formats: Sequence[str] = ("markdown", "latex", "csv", "json"),
@@ -169,16 +172,21 @@ def write_report(
 ) -> list[Path]:
     """Write a study's report below `out_dir` (default: `study_dir/report`) and return the files, in order.
 
-    `markdown` gives report.md, `latex` report.tex (a document of its own) and tables/NAME.tex (each bare table), `csv`
-    report.csv, `json` report.json. `tables` as for `build_report`. Raises ValueError for an unknown format, and for a
-    study without results, GridError for a table spec that cannot be used, before anything is written.
+    `markdown` gives report.md, `latex` report.tex (a document of its own), tables/NAME.tex (each bare table) and
+    numbers.tex (a macro per number), `csv` report.csv, `json` report.json. `tables` as for `build_report`. Raises
+    ValueError for an unknown format, and for a study without results, GridError for a table spec that cannot be used,
+    before anything is written.
     """
     study_dir = Path(study_dir)
     for name in formats:
         if name not in PRINTERS:
             raise ValueError(unknown_name("report format", name, PRINTERS))
     report = build_report(
-        store or ResultStore(study_dir), study=study_dir.resolve().name, expected=expected, order=order, tables=tables
+        store or ResultStore(study_dir),
+        study=study or study_dir.resolve().name,
+        expected=expected,
+        order=order,
+        tables=tables,
     )
     out_dir = study_dir / "report" if out_dir is None else Path(out_dir)
     texts = {path: text for name in dict.fromkeys(formats) for path, text in PRINTERS[name](report).items()}
@@ -213,6 +221,7 @@ def _latex(report: Report) -> dict[str, str]:
     return {
         "report.tex": latex_document(report.tables, paragraphs=paragraphs),
         **{f"tables/{table.name}.tex": latex_table(table) for table in report.tables},
+        "numbers.tex": latex_numbers(report.study, report.tables),
     }
 
 

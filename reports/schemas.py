@@ -116,7 +116,7 @@ CELLS = _table(
 # One row per request: a likelihood fills `logprob`, a generation fills `response`.
 SAMPLES = _table(
     "samples",
-    2,
+    3,
     [
         _required("cell_id", pa.string()),
         _required("request_key", pa.string()),
@@ -128,6 +128,7 @@ SAMPLES = _table(
         pa.field("logprob", pa.float64()),
         pa.field("is_greedy", pa.bool_()),  # greedy decoding gives the continuation; null where no metric reads it
         # Version 1 had two columns more, for batches of fixed requests; nothing ever read them.
+        pa.field("target", pa.string()),  # version 3: the item's right answer, for people to read
     ],
 )
 

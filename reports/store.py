@@ -39,6 +39,11 @@ class ResultStore:
         self._samples: dict[str, AppendedParts] = {}
 
     @property
+    def place(self) -> str:
+        """Where the results are, for messages."""
+        return str(self.results_dir)
+
+    @property
     def warnings(self) -> list[str]:
         """A sentence for each damaged or foreign file that this object met."""
         return self._damage.messages
@@ -145,6 +150,10 @@ class ResultStore:
         Those that the driver moved, now or in an earlier run, and those that this object met and left where they are.
         """
         return self._damage.files()
+
+    def names_set_aside(self) -> list[str]:
+        """The same files by name."""
+        return [str(path.relative_to(self.results_dir)) for path in self.files_set_aside()]
 
     def samples_folder(self, cell_id: str) -> Path:
         """Where a cell's samples are, if it has any."""

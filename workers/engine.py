@@ -210,6 +210,7 @@ def _row(
         "doc_id": request.doc_id,
         "request_type": request.request_type,
         "arguments": request.arguments_json,
+        "target": request.target,
         "response": response,
         "logprob": logprob,
         "is_greedy": is_greedy,

@@ -39,13 +39,17 @@ _DIVISORS: dict[str, Callable[[str], float]] = {
 
 @dataclass(frozen=True)
 class Request:
-    """One question to the model: a context and a continuation, or a context and generation settings."""
+    """One question to the model: a context and a continuation, or a context and generation settings.
+
+    `target` is the item's right answer, for people to read; scoring takes it from the task.
+    """
 
     index: int
     doc_id: int
     request_type: str
     arguments: tuple[Any, ...]
     key: str
+    target: str | None = None
 
     @property
     def arguments_json(self) -> str:
@@ -58,6 +62,7 @@ class BuiltTask:
     def __init__(self, cell_task: CellTask, lm: Evaluator, *, chat_template: bool) -> None:
         self._task = load_task(cell_task)
         self._runs_code = cell_task.info.runs_code
+        self._subject = cell_task.info.data.subject
         self._task.build_all_requests(
             limit=cell_task.limit,
             apply_chat_template=chat_template,
@@ -67,6 +72,8 @@ class BuiltTask:
         self._instances = self._task.instances
         if any((instance.repeats or 1) != 1 for instance in self._instances):
             raise ValueError(f"task {cell_task.info.name!r}: repeats above 1 are not supported")
+        docs = {instance.doc_id: instance.doc for instance in self._instances}
+        targets = {doc_id: self._target(doc) for doc_id, doc in docs.items()}
         self.requests = [
             Request(
                 index=index,
@@ -74,6 +81,7 @@ class BuiltTask:
                 request_type=instance.request_type,
                 arguments=instance.args,
                 key=lm.request_key(instance.request_type, instance.args),
+                target=targets[instance.doc_id],
             )
             for index, instance in enumerate(self._instances)
         ]
@@ -100,6 +108,17 @@ class BuiltTask:
             for instance, choice in zip(self._instances, choices, strict=True)
         ]
 
+    def _target(self, doc: Mapping[str, Any]) -> str:
+        """The right answer as text; of a choice that is given by its number, the choice."""
+        # Where the choices make contexts, lm-eval has the right one's number in place of the question.
+        target = self._task.doc_to_text(doc) if self._task.multiple_input else self._task.doc_to_target(doc)
+        choices = self._task.doc_to_choice(doc) if self._task.config.doc_to_choice is not None else []
+        texts = [
+            str(choices[each]) if isinstance(each, int) and 0 <= each < len(choices) else str(each)
+            for each in (target if isinstance(target, list) else [target])
+        ]
+        return " | ".join(texts)
+
     @property
     def _metrics(self) -> set[str]:
         return set(self._task.aggregation())
@@ -114,13 +133,18 @@ class BuiltTask:
         by_doc: dict[int, list[Any]] = defaultdict(list)
         for instance in self._instances:
             by_doc[instance.doc_id].append(instance)
+        clusters = {doc_id: self._cluster(instances[0].doc) for doc_id, instances in by_doc.items()}
         scores = [
-            {"doc_id": int(doc_id), "filter": name, "metric": metric, "value": value}
+            {"doc_id": int(doc_id), "filter": name, "metric": metric, "value": value, "cluster": clusters[doc_id]}
             for name in self._instances[0].filtered_resps
             for doc_id, results in zip(by_doc, self._results(list(by_doc.values()), name), strict=True)
             for metric, value in results.items()
         ]
         return self._aggregate(scores), [row | {"value": float(row["value"])} for row in scores if _is_number(row)]
+
+    def _cluster(self, doc: Mapping[str, Any]) -> str | None:
+        """What an item shares with others: the task's subject column, where its file names one."""
+        return None if self._subject is None else str(doc[self._subject])
 
     def _results(self, items: list[list[Any]], filter_name: str) -> list[dict[str, Any]]:
         """The metrics of each item, from its instances' responses as one filter leaves them."""

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from grids import GridError
-from orchestrator.cli import grid_commands, model_commands, result_commands, study_commands
+from orchestrator.cli import comparison_commands, grid_commands, model_commands, result_commands, study_commands
 from orchestrator.cli.errors import tell_error
 from orchestrator.cli.options import EXIT_BAD_INPUT, EXIT_CHECK_FAILED, EXIT_INCOMPLETE
 from orchestrator.failures import RunInterruptedError
@@ -33,6 +33,7 @@ for command in (
     study_commands.logs,
     study_commands.failures,
     result_commands.report,
+    comparison_commands.compare,
     result_commands.export,
     result_commands.verify,
     grid_commands.fetch,
@@ -40,6 +41,7 @@ for command in (
 ):
     app.command()(command)
 app.command(name="list")(model_commands.list_)
+app.command(name="check-paper")(comparison_commands.check_paper)
 # lm-eval has options of its own, --help among them.
 app.command(
     name="lm-eval",

@@ -11,15 +11,19 @@ from orchestrator.cli.options import EXIT_CHECK_FAILED, StudyFolder
 
 
 def report(
-    study: Annotated[
-        Path,
-        typer.Argument(help="The study's folder, or published:paper for the paper's own numbers.", show_default=False),
+    studies: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="STUDY...",
+            help="The study's folder; several are shown together; published:paper for the paper's own numbers.",
+        ),
     ],
     formats: Annotated[
         str, typer.Option("--format", "-f", envvar="QSTUDY_FORMAT", help="Any of markdown,latex,csv,json.")
     ] = "markdown,latex",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", envvar="QSTUDY_OUTPUT", help="A folder. [default: STUDY/report]")
+        Path | None,
+        typer.Option("--output", "-o", envvar="QSTUDY_OUTPUT", help="A folder. [default: STUDY/report, of one study]"),
     ] = None,
     tables: Annotated[
         list[str] | None,
@@ -31,10 +35,15 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write the tables of a study."""
-    from orchestrator.reporting import write_study_report
+    """Write the tables of a study, or of several that scored their tasks alike."""
+    from orchestrator.reporting import write_joined_report, write_study_report
 
-    for path in write_study_report(study, formats.split(","), output, tables or ()):
+    names = formats.split(",")
+    if len(studies) == 1:
+        paths = write_study_report(studies[0], names, output, tables or ())
+    else:
+        paths = write_joined_report(studies, names, output, tables or ())
+    for path in paths:
         typer.echo(path)
 
 

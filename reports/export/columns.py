@@ -269,6 +269,7 @@ SAMPLES: Sequence[Column[SampleSource]] = (
         _sample("logprob"),
         "nats",
     ),
+    Column("target", _TEXT, "The item's right answer as text; null where an earlier version ran.", _sample("target")),
     Column(
         "scores",
         pa.map_(pa.string(), pa.float64()),

@@ -16,6 +16,7 @@ from reports.tables.model import (
     Table,
     TableCell,
     TableRow,
+    decimal_text,
     show_cell,
 )
 from reports.tables.spec import DEFAULT_TABLES, PAPER_TABLES, TableSpec, read_table_spec, table_names
@@ -39,6 +40,7 @@ __all__ = [
     "TableRow",
     "TableSpec",
     "build_study_table",
+    "decimal_text",
     "model_labels",
     "read_table_spec",
     "show_cell",

@@ -53,7 +53,7 @@ def find_columns(layout: Layout, spec: TableSpec, percentages: Collection[TaskCo
         if group in summed:
             sources += maker.summaries(heading, summed[group])
     if spec.overall and len(summed) > 1:
-        sources += maker.summaries(ALL_TASKS, sum(summed.values(), ()))
+        sources += maker.summaries(ALL_TASKS, sum(summed.values(), ()), is_overall=True)
     return sources
 
 
@@ -74,7 +74,7 @@ class _Maker:
         column = self._column(kind, title, heading, (task,), is_task=True)
         return ColumnSource(column=column, parts=(task,))
 
-    def summaries(self, heading: str, parts: Parts) -> list[ColumnSource]:
+    def summaries(self, heading: str, parts: Parts, *, is_overall: bool = False) -> list[ColumnSource]:
         """The spec's summaries of some tasks; of a single task, those that would only repeat its own columns not."""
         sources = []
         for kind in self._spec.summaries:
@@ -86,14 +86,24 @@ class _Maker:
                 title = self._title(parts[0])
             elif kind == "difference" and "average" not in self._spec.summaries:
                 title = _TITLES["average"]
-            sources.append(ColumnSource(column=self._column(kind, title, heading, parts), parts=parts))
+            column = self._column(kind, title, heading, parts, is_overall=is_overall)
+            sources.append(ColumnSource(column=column, parts=parts))
         return sources
 
     def _title(self, task: TaskColumn) -> str:
         label = self._spec.labels.tasks.get(task.task)
         return task.title if label is None else task.title.replace(task.task, label, 1)
 
-    def _column(self, kind: ColumnKind, title: str, group: str, parts: Parts, *, is_task: bool = False) -> Column:
+    def _column(
+        self,
+        kind: ColumnKind,
+        title: str,
+        group: str,
+        parts: Parts,
+        *,
+        is_task: bool = False,
+        is_overall: bool = False,
+    ) -> Column:
         spec = self._spec
         return Column(
             kind=kind,
@@ -102,6 +112,7 @@ class _Maker:
             tasks=tuple(part.title for part in parts),
             is_percentage=all(part in self._percentages for part in parts),
             is_task=is_task,
+            is_overall=is_overall,
             # The interval of a drop is there for those who ask; beside every drop it would hide the table.
             uncertainty=spec.uncertainty if kind in (*_SCORE_KINDS, "difference") else "none",
             is_shaded=kind in spec.shade,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from grids.errors import GridError, unknown_name
+from grids.identity import differing_fields
 from reports.schemas import Row
 from reports.tables.spec import TableSpec, choose
 
@@ -135,6 +136,8 @@ def lay_out(cells: Sequence[Row], spec: TableSpec, order: TableOrder, expected: 
             )
         by_crossing[entry.variant_id, column] = entry
     is_listed = expected is not None
+    if not is_listed:
+        _check_alike(by_crossing)
     variants: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         variants[entry.variant_id].append(entry)
@@ -151,6 +154,27 @@ def lay_out(cells: Sequence[Row], spec: TableSpec, order: TableOrder, expected: 
     )
 
 
+def _check_alike(entries: Mapping[tuple[str, TaskColumn], Entry]) -> None:
+    """Raises GridError where cells of one model in one column were scored in two ways; a grid cannot ask for that."""
+    first: dict[tuple[str, TaskColumn], tuple[Entry, Row]] = {}
+    for (_, column), entry in entries.items():
+        identity = _task_identity(entry)
+        if identity is None:
+            continue
+        other, its = first.setdefault((entry.model, column), (entry, identity))
+        if differing := differing_fields(its, identity):
+            raise GridError(
+                f"cells {other.cell_id} and {entry.cell_id} of task {column.task} were scored in two ways: "
+                f"{'; '.join(differing)}; one column cannot show both"
+            )
+
+
+def _task_identity(entry: Entry) -> Row | None:
+    content = json.loads(entry.row["config"]) if entry.row else None
+    found = content.get("task") if isinstance(content, dict) else None
+    return found if isinstance(found, dict) else None
+
+
 def _entries(cells: Sequence[Row], spec: TableSpec, expected: Sequence[Row] | None) -> tuple[list[Entry], list[str]]:
     stored: dict[str, list[Row]] = defaultdict(list)
     for row in cells:
@@ -162,7 +186,7 @@ def _entries(cells: Sequence[Row], spec: TableSpec, expected: Sequence[Row] | No
         absent = [key for key in _EXPECTED_KEYS if key not in cell]
         if absent:
             raise ValueError(f"expected cell {index} has no {absent[0]!r}; it needs {', '.join(_EXPECTED_KEYS)}")
-    entries = [_entry(cell, _shown_row(stored.get(cell["cell_id"], []), spec)) for cell in expected]
+    entries = [_entry(cell, _shown_row(stored.get(cell["cell_id"], []), spec, cell)) for cell in expected]
     others = len(set(stored) - {cell["cell_id"] for cell in expected})
     remarks = [f"{others} cells of the store are not part of this grid and are not shown"] if others else []
     return entries, remarks
@@ -185,11 +209,16 @@ def _only_seed(seeds: str) -> int | None:
     return int(content[0]) if isinstance(content, list) and len(content) == 1 else None
 
 
-def _shown_row(rows: Sequence[Row], spec: TableSpec) -> Row | None:
-    """The row of the metric that is shown (the primary one unless the spec says otherwise), or of the failure."""
+def _shown_row(rows: Sequence[Row], spec: TableSpec, cell: Row | None = None) -> Row | None:
+    """The row of the metric that is shown, or of the failure.
+
+    That is the spec's, else the grid's of today, else the one that was primary when the cell was recorded.
+    """
     if not rows:
         return None
     wanted = spec.metrics.get(rows[0]["task"])
+    if wanted is None and cell is not None and cell.get("metric"):
+        wanted = f"{cell['metric']},{cell['filter']}"
     for row in rows:
         if row["status"] == "failed" or (row["is_primary"] if wanted is None else _is_metric(row, wanted)):
             return row

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from reports.statistics import SIGNIFICANCE, Comparison, Interval, Severity
@@ -40,8 +41,8 @@ class Column:
 
     `group` is the heading over it, if it has one. A column that `is_percentage` holds values in percent (a difference:
     in points); a drop or a recovery always does. `tasks` are the tasks that it is made of, `is_task` says that it
-    stands for a single one by itself. `uncertainty` is what is printed beside its numbers; `is_shaded` colours them by
-    severity.
+    stands for a single one by itself, `is_overall` that it sums up those of all groups. `uncertainty` is what is
+    printed beside its numbers; `is_shaded` colours them by severity.
     """
 
     kind: ColumnKind
@@ -50,6 +51,7 @@ class Column:
     tasks: tuple[str, ...]
     is_percentage: bool = True
     is_task: bool = False
+    is_overall: bool = False
     uncertainty: Uncertainty = "stderr"
     is_shaded: bool = False
 
@@ -90,7 +92,8 @@ class TableCell:
 class TableRow:
     """A row: its labels (one for each of the table's `label_titles`) and a cell for each column.
 
-    `names`: model, scheme and method as the study has them; `variant_ids`: the variants that it shows.
+    `names`: model, scheme and method as the study has them; `variant_ids`: the variants that it shows; `seed`: that of
+    a single variant.
     """
 
     labels: tuple[str, ...]
@@ -99,6 +102,7 @@ class TableRow:
     is_reference: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
     variant_ids: tuple[str, ...] = ()
+    seed: int | None = None
 
     @property
     def block(self) -> tuple[str, ...]:
@@ -172,11 +176,12 @@ def show_cell(cell: TableCell, column: Column) -> ShownCell:
     interval = cell.interval if column.uncertainty == "interval" else None
     stderr = cell.stderr if column.uncertainty == "stderr" else None
     extra = [f"{cell.coverage[0]}/{cell.coverage[1]}"] if cell.coverage and cell.status == "partial" else []
-    extra += [] if cell.spread is None else [f"sd {_decimal(cell.spread, column)}"]
+    decimal = partial(decimal_text, is_percentage=column.is_percentage)
+    extra += [] if cell.spread is None else [f"sd {decimal(cell.spread)}"]
     return ShownCell(
-        number=_decimal(cell.value, column, "+" if is_signed else "-"),
-        stderr="" if stderr is None else _decimal(stderr, column) if column.is_percentage else f"{stderr:.2g}",
-        interval=None if interval is None else (_decimal(interval[0], column), _decimal(interval[1], column)),
+        number=decimal(cell.value, sign="+" if is_signed else "-"),
+        stderr="" if stderr is None else decimal(stderr) if column.is_percentage else f"{stderr:.2g}",
+        interval=None if interval is None else (decimal(interval[0]), decimal(interval[1])),
         mark=_mark(cell, column),
         extra=", ".join(extra),
         notes=notes,
@@ -194,6 +199,7 @@ def _mark(cell: TableCell, column: Column) -> str:
     return ""
 
 
-def _decimal(value: float, column: Column, sign: str = "-") -> str:
-    text = f"{value:{sign}.1f}" if column.is_percentage else f"{value:{sign}.4g}"
+def decimal_text(value: float, *, is_percentage: bool, sign: Literal["+", "-"] = "-") -> str:
+    """A number as tables show it; `sign` "+" writes that of a gain, too. Zero has none."""
+    text = f"{value:{sign}.1f}" if is_percentage else f"{value:{sign}.4g}"
     return text[1:] if text in ("-0.0", "+0.0", "-0", "+0") else text

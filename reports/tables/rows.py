@@ -30,6 +30,7 @@ class RowSource:
     labels: tuple[str, ...]
     variant_ids: Key
     references: Key = ()
+    seed: int | None = None
 
     @property
     def is_reference(self) -> bool:
@@ -135,6 +136,7 @@ def _rows_of(alike: list[_Variant], variants: list[_Variant], labels: _Labels, s
                 labels=labels.texts(names, addition),
                 variant_ids=(variant.variant_id,),
                 references=_reference(variant, variants),
+                seed=variant.seed,
             )
         )
     if not are_seeds:
@@ -144,6 +146,7 @@ def _rows_of(alike: list[_Variant], variants: list[_Variant], labels: _Labels, s
         rows[0],
         kind="mean",
         labels=labels.texts(names, f"mean of {len(rows)} seeds"),
+        seed=None,
         variant_ids=tuple(variant.variant_id for variant in alike),
         # Without a full precision for each seed, the mean has none to be compared with.
         references=tuple(dict.fromkeys(sum(references, ()))) if all(references) else (),

@@ -77,6 +77,7 @@ def _table_row(row: RowSource, columns: Sequence[ColumnSource], cells: Cells) ->
         is_reference=row.is_reference,
         names={axis: row.names[axis] for axis in AXIS_TITLES},
         variant_ids=row.variant_ids,
+        seed=row.seed,
     )
 
 

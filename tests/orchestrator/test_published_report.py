@@ -32,6 +32,7 @@ def test_the_papers_tables_are_written_with_their_errata_in_every_format(tmp_pat
         "report.md",
         "report.tex",
         *(f"tables/paper-{number}.tex" for number in range(1, 6)),
+        "numbers.tex",
         "report.csv",
         "report.json",
     ]
@@ -45,7 +46,10 @@ def test_the_papers_tables_are_written_with_their_errata_in_every_format(tmp_pat
 
 def test_a_single_table_of_the_papers_can_be_asked_for(tmp_path: Path, qstudy: Command) -> None:
     code, out, _ = qstudy("report", "published:paper", "--table", "paper-2", "-f", "latex", "-o", tmp_path)
-    assert (code, [Path(line).name for line in out.splitlines()]) == (0, ["report.tex", "paper-2.tex"])
+    assert (code, [Path(line).name for line in out.splitlines()]) == (
+        0,
+        ["report.tex", "paper-2.tex", "numbers.tex"],
+    )
 
 
 @pytest.mark.parametrize(

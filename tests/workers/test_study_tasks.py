@@ -129,6 +129,41 @@ def test_the_request_type_is_lm_evals_own(tmp_path: Path) -> None:
         assert kinds == {instance.request_type for task in stock_tasks(name, 0) for instance in task.instances}
 
 
+TARGETS = {
+    "piqa": "Fill them with paper.",
+    "hellaswag": "pushes it over the grass.",
+    "winogrande": "The cup did not fit the box because the cup",
+    "arc_easy": "ice",
+    "mmlu": "A",
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_request_tells_the_right_answer_as_text_and_not_as_a_number(name: str, tmp_path: Path) -> None:
+    assert TARGETS[name] in {request.target for request in study_task(name, tmp_path, 0).requests}
+
+
+def test_the_right_answer_of_a_generation_is_what_lm_eval_compares_with(tmp_path: Path) -> None:
+    (stock,) = stock_tasks("gsm8k", 0)
+    expected = [stock.doc_to_target(instance.doc) for instance in stock.instances]
+    assert [request.target for request in study_task("gsm8k", tmp_path, 0).requests] == expected
+
+
+@pytest.mark.parametrize(("name", "column"), [("mmlu", "subject"), ("minerva_math", "type"), ("piqa", None)])
+def test_scores_name_the_subject_that_items_share(name: str, column: str | None, tmp_path: Path) -> None:
+    task = study_task(name, tmp_path, 0)
+    responses = {
+        request.index: Response(request.key, logprob=-1.0, text="", is_greedy=False) for request in task.requests
+    }
+    if task.requests[0].request_type == "loglikelihood":
+        responses = {index: Response(each.key, logprob=-1.0, is_greedy=False) for index, each in responses.items()}
+    scores = task.score(responses)[1]
+    found = sorted({(row["doc_id"], row["cluster"]) for row in scores}, key=str)
+    rows = DOCUMENTS[name].get("test") or DOCUMENTS[name]["validation"]
+    expected = sorted(str(row[column]) if column else "None" for row in rows)
+    assert sorted(str(cluster) for _, cluster in found) == expected
+
+
 MATH_RESPONSES = (
     "Final Answer: The final answer is $\\frac{\\pi}{2}$. I hope it is correct.",
     "so $\\boxed{\\frac{1}{2}\\pi}$",
