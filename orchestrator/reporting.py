@@ -98,9 +98,9 @@ def _write_published(name: str, formats: Sequence[str], output: Path | None, tab
 
 
 def print_report(directory: StudyDirectory) -> bool:
-    """Write report.md and report.tex, print the table. True if every applicable cell of the grid is done."""
+    """Write report.md, report.tex and report.html, print the table. True if every applicable cell of the grid is done."""
     status = study_status(directory.root)
-    paths = _write_study(directory, ("markdown", "latex"), None, None) if directory.store.cells() else []
+    paths = _write_study(directory, ("markdown", "latex", "html"), None, None) if directory.store.cells() else []
     if paths:
         # A pipe has no width of its own, and a table cut to 80 columns would lose the tasks.
         console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)

@@ -7,7 +7,7 @@ import unicodedata
 from typing import Any, Literal
 
 # Marks that reorder the text around them; a table could be made to read other than it is.
-_REORDERING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+REORDERING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _REPLACEMENT = "\ufffd"
 NOTE_LENGTH = 300
 
@@ -48,4 +48,4 @@ def _shown(character: str) -> str:
 
 
 def _is_hidden(character: str) -> bool:
-    return character in _REORDERING or unicodedata.category(character) in ("Cc", "Cs")
+    return character in REORDERING or unicodedata.category(character) in ("Cc", "Cs")

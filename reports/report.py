@@ -7,11 +7,12 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from grids.errors import GridError, unknown_name
+from reports.html import report_page
 from reports.items import ItemLibrary
 from reports.joined import Results
 from reports.latex import latex_document, latex_table
@@ -37,7 +38,10 @@ from reports.tidy import csv_tables, json_tables
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Tables and the facts around them; `state` counts the cells that are done, failed, missing and not applicable."""
+    """Tables and the facts around them; `state` counts the cells that are done, failed, missing and not applicable.
+
+    `rows` are the stored rows of the cells that the tables show, `store` is where their samples are.
+    """
 
     study: str
     tables: tuple[Table, ...]
@@ -46,6 +50,8 @@ class Report:
     num_items: int
     provenance: Provenance
     files_set_aside: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = field(default=(), repr=False)
+    store: ResultStore | None = field(default=None, repr=False, compare=False)
 
     @property
     def summary(self) -> list[str]:
@@ -110,6 +116,8 @@ def build_report(
         num_items=sum(done.values()),
         provenance=provenance,
         files_set_aside=tuple(store.names_set_aside()),
+        rows=tuple(shown),
+        store=store,
     )
 
 
@@ -173,9 +181,9 @@ def write_report(
     """Write a study's report below `out_dir` (default: `study_dir/report`) and return the files, in order.
 
     `markdown` gives report.md, `latex` report.tex (a document of its own), tables/NAME.tex (each bare table) and
-    numbers.tex (a macro per number), `csv` report.csv, `json` report.json. `tables` as for `build_report`. Raises
-    ValueError for an unknown format, and for a study without results, GridError for a table spec that cannot be used,
-    before anything is written.
+    numbers.tex (a macro per number), `csv` report.csv, `json` report.json, `html` report.html. `tables` as for
+    `build_report`. Raises ValueError for an unknown format, and for a study without results, GridError for a table spec
+    that cannot be used, before anything is written.
     """
     study_dir = Path(study_dir)
     for name in formats:
@@ -241,11 +249,24 @@ def _json(report: Report) -> dict[str, str]:
     return {"report.json": json_tables(report.tables, facts)}
 
 
+def _html(report: Report) -> dict[str, str]:
+    page = report_page(
+        study=one_line(report.study),
+        summary=report.summary,
+        provenance=report.provenance.sentences(),
+        tables=report.tables,
+        rows=report.rows,
+        store=report.store,
+    )
+    return {"report.html": page}
+
+
 PRINTERS: dict[str, Callable[[Report], dict[str, str]]] = {
     "markdown": _markdown,
     "latex": _latex,
     "csv": _csv,
     "json": _json,
+    "html": _html,
 }
 
 

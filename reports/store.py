@@ -130,6 +130,10 @@ class ResultStore:
         rows = [] if table is None else to_rows(table)
         return sorted(rows, key=lambda row: (row["request_index"], row["request_key"]))
 
+    def sample_table(self, cell_id: str) -> pa.Table | None:
+        """The same as an Arrow table, in the order in which they were recorded; None where nothing is."""
+        return self._samples_of(cell_id).table()
+
     def num_samples(self, cell_id: str) -> int:
         """How many requests of a cell have a sample."""
         table = self._samples_of(cell_id).table()

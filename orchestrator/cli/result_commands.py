@@ -19,8 +19,8 @@ def report(
         ),
     ],
     formats: Annotated[
-        str, typer.Option("--format", "-f", envvar="QSTUDY_FORMAT", help="Any of markdown,latex,csv,json.")
-    ] = "markdown,latex",
+        str, typer.Option("--format", "-f", envvar="QSTUDY_FORMAT", help="Any of markdown,latex,html,csv,json.")
+    ] = "markdown,latex,html",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", envvar="QSTUDY_OUTPUT", help="A folder. [default: STUDY/report, of one study]"),

@@ -133,6 +133,7 @@ class Cells:
             interval=scaled_interval(self._evidence.interval((column,), (variant_id,)), scale),
             num_items=stored.get("num_items"),
             cell_ids=(entry.cell_id,),
+            metric=f"{stored['metric']},{stored['filter']}",
         )
 
     def _empty_cell(self, entry: Entry) -> TableCell:

@@ -63,7 +63,8 @@ class TableCell:
     `value`, `stderr`, `interval` (95 %) and `comparison` (with the same model's full precision, item by item) are in
     the column's unit (percent, or the metric's own); `drop` is the relative change against full precision in percent,
     negative where it is worse, `recovery` the share of it that is left, in percent. `cell_ids` are the study's cells
-    behind the number, `reference_cell_ids` those that it is compared with. `is_best` says that no other row of its
+    behind the number, `reference_cell_ids` those that it is compared with; `metric` is METRIC,FILTER where it is one
+    task's. `is_best` says that no other row of its
     block is significantly better; None where it does not compete. `coverage` says for an average how many of how many
     tasks (or seeds) it has; `spread` is the standard deviation over `num_seeds` seeds. `word` is what stands in place
     of a number. `notes` are footnotes' numbers.
@@ -76,6 +77,7 @@ class TableCell:
     status: CellStatus = "done"
     cell_ids: tuple[str, ...] = ()
     reference_cell_ids: tuple[str, ...] = ()
+    metric: str | None = None
     comparison: Comparison | None = None
     drop: float | None = None
     recovery: float | None = None

@@ -53,12 +53,12 @@ def _cell(**changes: Any) -> dict[str, Any]:
     return row
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cell_row() -> RowFactory:
     return _cell
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def failed_row() -> RowFactory:
     def failed(**changes: Any) -> dict[str, Any]:
         failure = {"metric": "", "value": None, "stderr": None, "is_primary": False, "status": "failed"}

@@ -212,11 +212,11 @@ def _python(code: str) -> str:
 def test_a_report_is_written_on_a_python_without_torch_and_ray(study_dir: Path) -> None:
     code = f"""
         from pathlib import Path
-        from reports import ResultStore, build_study_table, write_report
+        from reports import REPORT_FORMATS, ResultStore, build_study_table, write_report
         from reports.terminal import terminal_table
         study = Path({str(study_dir)!r})
         terminal_table(build_study_table(ResultStore(study).cells()))
-        print(*write_report(study), sep="\\n")
+        print(*write_report(study, formats=REPORT_FORMATS), sep="\\n")
     """
     written = [Path(line) for line in _python(_BLOCKED + textwrap.dedent(code)).splitlines()]
     # LaTeX has a file of numbers beside the report, too.

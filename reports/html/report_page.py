@@ -1,0 +1,72 @@
+"""The page of a report: which sections it has, in which order, and the data behind them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from reports.html.markup import element, join, script_json
+from reports.html.origins import origins
+from reports.html.page import Section, html_page, paragraphs
+from reports.html.sample_sets import gather_samples
+from reports.html.table_view import FIELDS, filter_names, filters, numbers_of, table_section
+from reports.schemas import Row
+from reports.store import ResultStore
+from reports.tables import Table
+
+# Of the whole page; the tables are whole in any case, the samples take what is left.
+MAX_BYTES = 8_000_000
+
+
+def report_page(
+    *,
+    study: str,
+    summary: Sequence[str],
+    provenance: Sequence[str],
+    tables: Sequence[Table],
+    rows: Sequence[Row],
+    store: ResultStore | None,
+    sections: Sequence[Section] = (),
+    max_bytes: int = MAX_BYTES,
+) -> str:
+    """A study's tables with what is behind each number, in about `max_bytes` unless the tables alone need more.
+
+    `rows`: the store's rows of the cells that the tables show. Without `store`, no samples. `sections` stand between
+    the tables and the provenance.
+    """
+    data = _data(study, tables, rows)
+    parts = [*map(table_section, tables), *sections]
+    num_bytes = len(script_json(data).encode()) + sum(len(part.body.encode()) for part in parts)
+    samples: dict[str, Any] = {"texts": [], "sets": {}}
+    told = list(summary)
+    if store is not None:
+        found = gather_samples(tables, store, rows, max_bytes=max(0, max_bytes - num_bytes), study=study)
+        samples = found.content
+        told.append(found.sentence)
+    parts.append(Section(name="provenance", title="Provenance", body=paragraphs(provenance)))
+    above = join([paragraphs(told), _directions(), filters(tables)])
+    return html_page(f"Study {study}", parts, above=above, data={"data": data, "samples": samples})
+
+
+def _directions() -> str:
+    text = (
+        "Point at a number to see its interval, its comparison with full precision and its origin; click or tap it for "
+        "its samples. A column's title sorts by it. By keyboard: Tab to a table, arrows in it, Enter opens a number."
+    )
+    return element("p", text, id="directions", hidden=True)
+
+
+def _data(study: str, tables: Sequence[Table], rows: Sequence[Row]) -> dict[str, Any]:
+    """What the script needs beside the samples."""
+    cell_ids = sorted(frozenset().union(*(table.cell_ids for table in tables)))
+    places = {cell_id: place for place, cell_id in enumerate(cell_ids)}
+    names = filter_names(tables)
+    metrics: dict[str, int] = {}
+    return {
+        "command": f"qstudy explain {shlex.quote(study)}",
+        "fields": FIELDS,
+        "tables": [numbers_of(table, places, metrics, names) for table in tables],
+        "metrics": list(metrics),
+        "origins": origins(cell_ids, rows),
+    }
