@@ -98,7 +98,7 @@ def _write_published(name: str, formats: Sequence[str], output: Path | None, tab
 
 
 def print_report(directory: StudyDirectory) -> bool:
-    """Write report.md, report.tex and report.html, print the table. True if every applicable cell of the grid is done."""
+    """Write the report, print the table. True if every applicable cell of the grid is done."""
     status = study_status(directory.root)
     paths = _write_study(directory, ("markdown", "latex", "html"), None, None) if directory.store.cells() else []
     if paths:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from grids.errors import GridError, unknown_name
-from reports.html import report_page
+from reports.html import SampleStore, report_page
 from reports.items import ItemLibrary
 from reports.joined import Results
 from reports.latex import latex_document, latex_table
@@ -51,7 +51,7 @@ class Report:
     provenance: Provenance
     files_set_aside: tuple[str, ...] = ()
     rows: tuple[Row, ...] = field(default=(), repr=False)
-    store: ResultStore | None = field(default=None, repr=False, compare=False)
+    store: SampleStore | None = field(default=None, repr=False, compare=False)
 
     @property
     def summary(self) -> list[str]:

@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +16,19 @@ import pyarrow.compute as pc
 from reports.html.markup import visible_text
 from reports.schemas import Row, to_rows
 from reports.statistics import FloatArray, IntArray
-from reports.store import ResultStore
 
 Kind = Literal["lost", "gained", "failing"]
 KINDS: tuple[Kind, ...] = ("lost", "gained", "failing")
 # Characters of a prompt or of a response.
 MAX_TEXT = 2000
+
+
+class SampleStore(Protocol):
+    """What is read of a results store."""
+
+    def score_table(self, cell_id: str) -> pa.Table | None: ...
+
+    def sample_table(self, cell_id: str) -> pa.Table | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +89,7 @@ class _Scores:
 class ItemReader:
     """Reads items from the store; what is read of full precision is kept for the next number that needs the same."""
 
-    def __init__(self, store: ResultStore, num_items: int) -> None:
+    def __init__(self, store: SampleStore, num_items: int) -> None:
         self._store = store
         self._num_items = num_items
         self._kept: dict[str, pa.Table | None] = {}

@@ -85,13 +85,14 @@ function origins(number) {
   ];
   const node = list(pairs.filter(([, text]) => isKnown(text)).map(([term, text]) => [term, String(text)]));
   node.classList.add("origin");
-  const command = make("code", {}, `${data.command} ${cell.id}`);
-  node.append(make("dt", {}, "More"), make("dd", {}, command));
+  const tell = (term, content) => node.append(make("dt", {}, term), make("dd", {}, content));
+  const command = (verb, ...words) => make("code", {}, ["qstudy", verb, data.study, ...words].join(" "));
+  tell("More", command("explain", cell.id));
   for (const reference of number.reference_cells ?? []) {
     const place = find(reference);
     const { id } = origin(reference);
-    const told = place ? button(id, () => follow(place)) : id;
-    node.append(make("dt", {}, "Compared with"), make("dd", {}, told));
+    tell("Compared with", place ? button(id, () => follow(place)) : id);
+    tell("All flips", command("compare", id, cell.id, "--flips"));
   }
   return [node];
 }
@@ -107,7 +108,7 @@ function sampleSets(cell, number) {
   const found = samples.sets[`${origin(cell).id} ${data.metrics[number.metric]}`];
   const heading = make("h3", {}, "Samples");
   if (!found) {
-    return [heading, make("p", {}, "None of this cell is in this page; its first lines say where all of them are.")];
+    return [heading, make("p", {}, "None of this cell is in this page; the page's first lines say why.")];
   }
   const kinds = Object.keys(KINDS).filter((kind) => found[kind]);
   const opened = kinds.find((kind) => found[kind][1].length);

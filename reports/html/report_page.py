@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from reports.html.items import SampleStore
 from reports.html.markup import element, join, script_json
 from reports.html.origins import origins
 from reports.html.page import Section, html_page, paragraphs
 from reports.html.sample_sets import gather_samples
 from reports.html.table_view import FIELDS, filter_names, filters, numbers_of, table_section
 from reports.schemas import Row
-from reports.store import ResultStore
 from reports.tables import Table
 
 # Of the whole page; the tables are whole in any case, the samples take what is left.
@@ -26,7 +26,7 @@ def report_page(
     provenance: Sequence[str],
     tables: Sequence[Table],
     rows: Sequence[Row],
-    store: ResultStore | None,
+    store: SampleStore | None,
     sections: Sequence[Section] = (),
     max_bytes: int = MAX_BYTES,
 ) -> str:
@@ -64,7 +64,7 @@ def _data(study: str, tables: Sequence[Table], rows: Sequence[Row]) -> dict[str,
     names = filter_names(tables)
     metrics: dict[str, int] = {}
     return {
-        "command": f"qstudy explain {shlex.quote(study)}",
+        "study": shlex.quote(study),
         "fields": FIELDS,
         "tables": [numbers_of(table, places, metrics, names) for table in tables],
         "metrics": list(metrics),

@@ -11,17 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.html.items import KINDS, FoundItems, Item, ItemReader, Kind, NumberSource
+from reports.html.items import KINDS, FoundItems, Item, ItemReader, Kind, NumberSource, SampleStore
 from reports.html.markup import script_json
 from reports.schemas import Row
 from reports.statistics import Comparison
-from reports.store import ResultStore
 from reports.tables import Table
 
 # Of each kind in a cell.
 MAX_ITEMS = 50
 # What may be read for a page: items, and for each cell what it takes to open it.
-_MAX_READ = 1_200_000
+_MAX_READ = 1_000_000
 _READ_PER_CELL = 1000
 # What an item takes of a page, roughly; only for how many to read.
 _BYTES_PER_ITEM = 500
@@ -36,7 +35,7 @@ class SampleSets:
 
 
 def gather_samples(
-    tables: Sequence[Table], store: ResultStore, cells: Sequence[Row], *, max_bytes: int, study: str
+    tables: Sequence[Table], store: SampleStore, cells: Sequence[Row], *, max_bytes: int, study: str
 ) -> SampleSets:
     """The samples behind the tables' numbers, in at most about `max_bytes` of the page.
 

@@ -58,13 +58,13 @@ function sort(view, key) {
   blankRepeats(view);
 }
 
-// Labels that repeat those of the row above are not shown again, but for the last, which names the row.
+// In the table's own order, labels that repeat those of the row above are not shown again, but for the last.
 function blankRepeats(view) {
   let above = null;
   for (const row of view.body.rows) {
     if (row.hidden) continue;
     const labels = view.content.rows[row.dataset.place].labels;
-    let isSame = above !== null;
+    let isSame = above !== null && view.sorted === null;
     labels.forEach((label, place) => {
       isSame = isSame && label === above[place] && place < labels.length - 1;
       row.cells[place].classList.toggle("again", isSame);
