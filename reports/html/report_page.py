@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reports.html.items import SampleStore
-from reports.html.markup import element, join, script_json
+from reports.html.markup import element, join
 from reports.html.origins import origins
 from reports.html.page import Section, html_page, paragraphs
 from reports.html.sample_sets import gather_samples
@@ -35,18 +35,24 @@ def report_page(
     `rows`: the store's rows of the cells that the tables show. Without `store`, no samples. `sections` stand between
     the tables and the provenance.
     """
+    parts = [
+        *map(table_section, tables),
+        *sections,
+        Section(name="provenance", title="Provenance", body=paragraphs(provenance)),
+    ]
     data = _data(study, tables, rows)
-    parts = [*map(table_section, tables), *sections]
-    num_bytes = len(script_json(data).encode()) + sum(len(part.body.encode()) for part in parts)
-    samples: dict[str, Any] = {"texts": [], "sets": {}}
-    told = list(summary)
-    if store is not None:
-        found = gather_samples(tables, store, rows, max_bytes=max(0, max_bytes - num_bytes), study=study)
-        samples = found.content
-        told.append(found.sentence)
-    parts.append(Section(name="provenance", title="Provenance", body=paragraphs(provenance)))
-    above = join([paragraphs(told), _directions(), filters(tables)])
-    return html_page(f"Study {study}", parts, above=above, data={"data": data, "samples": samples})
+    choices = filters(tables)
+
+    def page(told: Sequence[str], samples: Mapping[str, Any]) -> str:
+        above = join([paragraphs([*summary, *told]), _directions(), choices])
+        return html_page(f"Study {study}", parts, above=above, data={"data": data, "samples": samples})
+
+    frame = page([], {"texts": [], "sets": {}})
+    if store is None:
+        return frame
+    room = max(0, max_bytes - len(frame.encode()))
+    found = gather_samples(tables, store, rows, max_bytes=room, study=study)
+    return page([found.sentence], found.content)
 
 
 def _directions() -> str:

@@ -23,7 +23,7 @@ MAX_ITEMS = 50
 _MAX_READ = 1_000_000
 _READ_PER_CELL = 1000
 # What an item takes of a page, roughly; only for how many to read.
-_BYTES_PER_ITEM = 500
+_BYTES_PER_ITEM = 250
 
 
 @dataclass(frozen=True, kw_only=True)

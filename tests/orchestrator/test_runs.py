@@ -231,9 +231,11 @@ def test_reports_are_written_on_a_python_without_torch_and_ray(undisturbed: Path
         "from orchestrator.cli import main\n"
         "main()\n"
     )
-    arguments = ["report", str(undisturbed), "-f", "markdown,latex,csv,json", "-o", str(tmp_path)]
+    arguments = ["report", str(undisturbed), "-f", "markdown,latex,csv,json,html", "-o", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert written == {"report.md", "report.tex", "main.tex", "differences.tex", "report.csv", "report.json"}
-    assert (tmp_path / "report.md").read_text() == (undisturbed / "report" / "report.md").read_text()
+    tables = {"main.tex", "differences.tex"}
+    assert written == {"report.md", "report.tex", "report.csv", "report.json", "report.html"} | tables
+    for name in ("report.md", "report.html"):
+        assert (tmp_path / name).read_text() == (undisturbed / "report" / name).read_text()
