@@ -25,10 +25,10 @@ class Section:
     body: Html
 
 
-def html_page(title: str, sections: Sequence[Section], *, above: Html, data: Mapping[str, Any]) -> str:
-    """The page. `above` stands before the sections; `data` is JSON for the script, by the ids it looks for."""
+def html_page(title: str, parts: Sequence[Section | Html], *, data: Mapping[str, Any]) -> str:
+    """The page, its parts in order. `data` is JSON for the script, by the ids it looks for."""
     style, script = _text("page.css"), "\n".join(map(_text, _SCRIPTS))
-    contents = [element("a", section.title, href=f"#{section.name}") for section in sections]
+    contents = [element("a", part.title, href=f"#{part.name}") for part in parts if isinstance(part, Section)]
     body = element(
         "body",
         element(
@@ -37,7 +37,7 @@ def html_page(title: str, sections: Sequence[Section], *, above: Html, data: Map
             element("button", "Theme: system", id="theme", type="button", hidden=True),
             element("nav", *contents, aria_label="Contents"),
         ),
-        element("main", above, *map(_section, sections)),
+        element("main", *(_section(part) if isinstance(part, Section) else part for part in parts)),
         element("div", id="popover", role="tooltip", hidden=True),
         element("dialog", id="panel", aria_labelledby="panel-title"),
         *(json_island(name, content) for name, content in data.items()),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reports.html.items import SampleStore
-from reports.html.markup import element, join
+from reports.html.markup import Html, element, join
 from reports.html.origins import origins
 from reports.html.page import Section, html_page, paragraphs
 from reports.html.sample_sets import gather_samples
@@ -27,25 +27,28 @@ def report_page(
     tables: Sequence[Table],
     rows: Sequence[Row],
     store: SampleStore | None,
-    sections: Sequence[Section] = (),
+    before_tables: Sequence[Section] = (),
+    after_tables: Sequence[Section] = (),
     max_bytes: int = MAX_BYTES,
 ) -> str:
     """A study's tables with what is behind each number, in about `max_bytes` unless the tables alone need more.
 
-    `rows`: the store's rows of the cells that the tables show. Without `store`, no samples. `sections` stand between
-    the tables and the provenance.
+    `rows`: the store's rows of the cells that the tables show. Without `store`, no samples. The sections after the
+    tables stand before the provenance.
     """
-    parts = [
+    parts: list[Section | Html] = [
+        *before_tables,
+        join([_directions(), filters(tables)]),
         *map(table_section, tables),
-        *sections,
+        *after_tables,
         Section(name="provenance", title="Provenance", body=paragraphs(provenance)),
     ]
     data = _data(study, tables, rows)
-    choices = filters(tables)
 
     def page(told: Sequence[str], samples: Mapping[str, Any]) -> str:
-        above = join([paragraphs([*summary, *told]), _directions(), choices])
-        return html_page(f"Study {study}", parts, above=above, data={"data": data, "samples": samples})
+        return html_page(
+            f"Study {study}", [paragraphs([*summary, *told]), *parts], data={"data": data, "samples": samples}
+        )
 
     frame = page([], {"texts": [], "sets": {}})
     if store is None:
@@ -55,7 +58,7 @@ def report_page(
     return page([found.sentence], found.content)
 
 
-def _directions() -> str:
+def _directions() -> Html:
     text = (
         "Point at a number to see its interval, its comparison with full precision and its origin; click or tap it for "
         "its samples. A column's title sorts by it. By keyboard: Tab to a table, arrows in it, Enter opens a number."

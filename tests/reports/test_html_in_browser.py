@@ -52,7 +52,7 @@ def file(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tables=report.tables,
         rows=report.rows,
         store=report.store,
-        sections=[drawing],
+        after_tables=[drawing],
     )
     file.write_text(page, encoding="utf-8")
     return file

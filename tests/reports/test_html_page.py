@@ -12,11 +12,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import reports.html
 from reports import Report, ResultStore, build_report, write_report
-from reports.html import Html, element, picture, report_page, sample_sets
+from reports.html import Html, Section, element, picture, report_page, sample_sets
 from reports.html.items import MAX_TEXT
 from reports.html.markup import script_json, visible_text
 from reports.tables import show_cell
@@ -268,6 +269,38 @@ def test_a_sample_has_its_own_answer_and_that_of_full_precision(report: Report) 
     choices = samples["sets"]["v1-facts acc,none"]["lost"][1][0]["answers"]
     assert [texts[choice] for choice, _, _ in choices] == [f" choice {place} {SHOWN}" for place in range(3)]
     assert [(own, base) for _, own, base in choices] == [(-2.0, -1.0), (-1.0, -2.0), (-2.0, -3.0)]
+
+
+class WithTargets:
+    """A store whose samples say the right answer of their items."""
+
+    def __init__(self, store: Any) -> None:
+        self.score_table = store.score_table
+        self._store = store
+
+    def sample_table(self, cell_id: str) -> pa.Table:
+        table = self._store.sample_table(cell_id)
+        targets = pa.array([f"target {doc} {HOSTILE}" for doc in table["doc_id"].to_pylist()])
+        kept = [name for name in table.column_names if name != "target"]
+        return table.select(kept).append_column("target", targets)
+
+
+def test_the_right_answer_of_an_item_is_shown_where_it_is_stored(report: Report) -> None:
+    samples = islands(Tree(page_of(report, store=WithTargets(report.store))).root)["samples"]
+    lost = samples["sets"]["v1-facts acc,none"]["lost"][1][0]
+    assert samples["texts"][lost["target"]] == f"target {lost['doc']} {SHOWN}"
+    assert "target" not in islands(Tree(page_of(report)).root)["samples"]["sets"]["v1-facts acc,none"]["lost"][1][0]
+
+
+def test_sections_stand_where_the_report_puts_them(report: Report) -> None:
+    findings = Section(name="findings", title="Findings & <more>", body=element("p", "1 < 2"))
+    figures = Section(name="figures", title="Figures", body=element("p", "a figure"))
+    main = Tree(page_of(report, before_tables=[findings], after_tables=[figures])).root.find("main")[0]
+    titles = [node.text for node in main.find("h2")]
+    tables = [table.title for table in report.tables]
+    assert titles == ["Findings & <more>", *tables, "Figures", "Provenance"]
+    order = [node.attributes.get("id") for node in main.children if isinstance(node, Node)]
+    assert order.index("findings") < order.index("filters") < order.index("section-main")
 
 
 def test_where_less_is_better_an_item_is_lost_when_it_scores_more(tmp_path: Path, cell_row: Any) -> None:
