@@ -51,7 +51,7 @@ def gather_samples(
     found = {one.name: reader.find(one) for one in by_reference}
     page = _Page(max_bytes)
     page.fill([known for one in chosen if (known := found[one.name]) is not None])
-    return SampleSets(content=page.content(), sentence=page.sentence(len(wanted), study))
+    return SampleSets(content=page.content(), sentence=page.sentence(len(chosen), len(wanted), study))
 
 
 def _wanted(tables: Sequence[Table], cells: Sequence[Row]) -> list[NumberSource]:
@@ -124,15 +124,20 @@ class _Page:
     def content(self) -> dict[str, Any]:
         return {"texts": list(self._texts), "sets": self._sets}
 
-    def sentence(self, num_wanted: int, study: str) -> str:
+    def sentence(self, num_chosen: int, num_wanted: int, study: str) -> str:
         """How many of how many samples the page has."""
         num_cells = len(self._sets)
-        where = f"of {num_cells} of {num_wanted} cells, those that lost the most" if num_cells < num_wanted else ""
-        if not where and self._num_shown == self._num_items:
+        if num_chosen and not num_cells:
+            return "The page has no samples: no scores of single items are stored."
+        if num_cells == num_wanted and self._num_shown == self._num_items:
             return f"The page has all {self._num_items:,} samples that were lost, gained or failed."
+        where = ""
+        if num_cells < num_wanted:
+            why = "those that lost the most" if num_chosen < num_wanted else "the others have no scores of single items"
+            where = f", of {num_cells} of {num_wanted} cells ({why})"
         return (
-            f"The page has {self._num_shown:,} of {self._num_items:,} samples that were lost, gained or failed"
-            f"{', ' + where if where else ''}: at most {MAX_ITEMS} of a kind and cell, and what there is room for. "
+            f"The page has {self._num_shown:,} of {self._num_items:,} samples that were lost, gained or failed{where}: "
+            f"at most {MAX_ITEMS} of a kind and cell, and what there is room for. "
             f"All of them: qstudy export {shlex.quote(study)} --samples"
         )
 

@@ -352,7 +352,16 @@ def test_where_not_all_can_be_read_the_cells_that_lost_most_are(
     assert len(shown) == 3
     least_shown = min(num_lost(name.split()[0]) for name in shown)
     assert least_shown >= num_lost(ranked[3])
-    assert "of 3 of 15 cells, those that lost the most" in page
+    assert "of 3 of 15 cells (those that lost the most)" in page
+
+
+def test_a_study_without_scores_of_items_has_a_page_that_says_so(tmp_path: Path, cell_row: Any) -> None:
+    store = ResultStore(tmp_path)
+    store.record_cell([cell_row(scheme="fp16", method="none", value=0.8)])
+    store.record_cell([cell_row(value=0.6)])
+    page = page_of(build_report(store, study="s"))
+    assert "The page has no samples: no scores of single items are stored." in page
+    assert islands(Tree(page).root)["samples"] == {"texts": [], "sets": {}}
 
 
 def test_the_page_says_what_ran_each_cell_and_why_one_failed(report: Report) -> None:
