@@ -32,6 +32,8 @@ class Results(Protocol):
 
     def samples(self, cell_id: str) -> list[dict[str, Any]]: ...
 
+    def sample_table(self, cell_id: str) -> pa.Table | None: ...
+
     def names_set_aside(self) -> list[str]: ...
 
 
@@ -80,6 +82,9 @@ class JoinedStores:
 
     def samples(self, cell_id: str) -> list[dict[str, Any]]:
         return self._of(cell_id).samples(cell_id)
+
+    def sample_table(self, cell_id: str) -> pa.Table | None:
+        return self._of(cell_id).sample_table(cell_id)
 
     def names_set_aside(self) -> list[str]:
         return [f"{folder.name}: {name}" for folder, store in self._stores.items() for name in store.names_set_aside()]

@@ -250,8 +250,11 @@ def _json(report: Report) -> dict[str, str]:
 
 
 def _html(report: Report) -> dict[str, str]:
+    study = one_line(report.study)
     page = report_page(
-        study=one_line(report.study),
+        study=study,
+        # Of several studies that were read as one, none is called by the name of all.
+        folder=study if isinstance(report.store, ResultStore) else "STUDY",
         summary=report.summary,
         provenance=report.provenance.sentences(),
         tables=report.tables,

@@ -22,6 +22,7 @@ MAX_BYTES = 8_000_000
 def report_page(
     *,
     study: str,
+    folder: str,
     summary: Sequence[str],
     provenance: Sequence[str],
     tables: Sequence[Table],
@@ -33,8 +34,8 @@ def report_page(
 ) -> str:
     """A study's tables with what is behind each number, in about `max_bytes` unless the tables alone need more.
 
-    `rows`: the store's rows of the cells that the tables show. Without `store`, no samples. The sections after the
-    tables stand before the provenance.
+    `folder` is what commands for more call the study. `rows`: the store's rows of the cells that the tables show.
+    Without `store`, no samples. The sections after the tables stand before the provenance.
     """
     parts: list[Section | Html] = [
         *before_tables,
@@ -43,7 +44,7 @@ def report_page(
         *after_tables,
         Section(name="provenance", title="Provenance", body=paragraphs(provenance)),
     ]
-    data = _data(study, tables, rows)
+    data = _data(folder, tables, rows)
 
     def page(told: Sequence[str], samples: Mapping[str, Any]) -> str:
         return html_page(
@@ -54,7 +55,7 @@ def report_page(
     if store is None:
         return frame
     room = max(0, max_bytes - len(frame.encode()))
-    found = gather_samples(tables, store, rows, max_bytes=room, study=study)
+    found = gather_samples(tables, store, rows, max_bytes=room, folder=folder)
     return page([found.sentence], found.content)
 
 
@@ -66,14 +67,14 @@ def _directions() -> Html:
     return element("p", text, id="directions", hidden=True)
 
 
-def _data(study: str, tables: Sequence[Table], rows: Sequence[Row]) -> dict[str, Any]:
+def _data(folder: str, tables: Sequence[Table], rows: Sequence[Row]) -> dict[str, Any]:
     """What the script needs beside the samples."""
     cell_ids = sorted(frozenset().union(*(table.cell_ids for table in tables)))
     places = {cell_id: place for place, cell_id in enumerate(cell_ids)}
     names = filter_names(tables)
     metrics: dict[str, int] = {}
     return {
-        "study": shlex.quote(study),
+        "study": shlex.quote(folder),
         "fields": FIELDS,
         "tables": [numbers_of(table, places, metrics, names) for table in tables],
         "metrics": list(metrics),

@@ -35,7 +35,7 @@ class SampleSets:
 
 
 def gather_samples(
-    tables: Sequence[Table], store: SampleStore, cells: Sequence[Row], *, max_bytes: int, study: str
+    tables: Sequence[Table], store: SampleStore, cells: Sequence[Row], *, max_bytes: int, folder: str
 ) -> SampleSets:
     """The samples behind the tables' numbers, in at most about `max_bytes` of the page.
 
@@ -51,7 +51,7 @@ def gather_samples(
     found = {one.name: reader.find(one) for one in by_reference}
     page = _Page(max_bytes)
     page.fill([known for one in chosen if (known := found[one.name]) is not None])
-    return SampleSets(content=page.content(), sentence=page.sentence(len(chosen), len(wanted), study))
+    return SampleSets(content=page.content(), sentence=page.sentence(len(chosen), len(wanted), folder))
 
 
 def _wanted(tables: Sequence[Table], cells: Sequence[Row]) -> list[NumberSource]:
@@ -124,7 +124,7 @@ class _Page:
     def content(self) -> dict[str, Any]:
         return {"texts": list(self._texts), "sets": self._sets}
 
-    def sentence(self, num_chosen: int, num_wanted: int, study: str) -> str:
+    def sentence(self, num_chosen: int, num_wanted: int, folder: str) -> str:
         """How many of how many samples the page has."""
         num_cells = len(self._sets)
         if num_chosen and not num_cells:
@@ -138,7 +138,7 @@ class _Page:
         return (
             f"The page has {self._num_shown:,} of {self._num_items:,} samples that were lost, gained or failed{where}: "
             f"at most {MAX_ITEMS} of a kind and cell, and what there is room for. "
-            f"All of them: qstudy export {shlex.quote(study)} --samples"
+            f"All of them: qstudy export {shlex.quote(folder)} --samples"
         )
 
     def _item(self, item: Item, new: dict[str, int]) -> dict[str, Any]:

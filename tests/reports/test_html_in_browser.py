@@ -47,6 +47,7 @@ def file(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("page") / "report.html"
     page = report_page(
         study="my study",
+        folder="my study",
         summary=report.summary,
         provenance=report.provenance.sentences(),
         tables=report.tables,

@@ -84,7 +84,9 @@ def report(study: SampledStudy) -> Report:
 
 def page_of(report: Report, **changes: Any) -> str:
     parts = {"summary": report.summary, "provenance": report.provenance.sentences(), "tables": report.tables}
-    return report_page(**{"study": "my study", **parts, "rows": report.rows, "store": report.store, **changes})
+    return report_page(
+        **{"study": "my study", "folder": "my study", **parts, "rows": report.rows, "store": report.store, **changes}
+    )
 
 
 def islands(root: Node) -> dict[str, Any]:
