@@ -28,7 +28,7 @@ from reports import (
 from reports.files import storage_errors
 from reports.joined import Results
 from reports.published import PUBLICATIONS, record_paper
-from reports.terminal import terminal_notes, terminal_table
+from reports.terminal import terminal_findings, terminal_notes, terminal_table
 
 PIPE_WIDTH = 200
 # What stands before the name of a publication, in place of a study's folder.
@@ -109,8 +109,9 @@ def print_report(directory: StudyDirectory) -> bool:
             directory.store, study=status.name, expected=expected, order=_order(expected), tables=DEFAULT_TABLES[:1]
         )
         console.print(terminal_table(report.tables[0], max_width=console.width))
-        if notes := terminal_notes(report.tables[0]):
-            console.print(notes, markup=False, highlight=False)
+        for text in (terminal_notes(report.tables[0]), terminal_findings(report.findings)):
+            if text:
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
     told = Console(stderr=True)
     for path in paths:
         told.print(f"wrote {path}", highlight=False, soft_wrap=True)

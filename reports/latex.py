@@ -64,8 +64,8 @@ def latex_table(table: Table) -> str:
     return f"{needs}\n{_COMMANDS}\n" + "\n".join(floats)
 
 
-def latex_document(tables: Sequence[Table], *, paragraphs: Sequence[tuple[str, str]] = ()) -> str:
-    """A small document of its own with the tables in it; `paragraphs` are (heading, plain text) set after them."""
+def latex_document(tables: Sequence[Table], *, opening: str = "", paragraphs: Sequence[tuple[str, str]] = ()) -> str:
+    """A small document of its own: `opening` (LaTeX), the tables, and `paragraphs` of (heading, plain text)."""
     width = max(
         _labels_width(table) + sum(ColumnLayout.of(table, index).width for index in range(len(table.columns)))
         for table in tables
@@ -86,6 +86,7 @@ def latex_document(tables: Sequence[Table], *, paragraphs: Sequence[tuple[str, s
         "\\setlength{\\parindent}{0pt}\n"
         "\\begin{document}\n"
         "\\sloppy\n"
+        f"{opening}"
         f"{floats}\\clearpage\n"
         f"{text}\n"
         "\\end{document}\n"

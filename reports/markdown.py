@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from reports.findings import Finding, Findings
 from reports.plain_text import NOTE_LENGTH, one_line
 from reports.tables import Column, ShownCell, Table, show_cell
 
@@ -64,6 +65,27 @@ def markdown_notes(table: Table) -> str:
     if table.footnotes:
         parts.append("\n".join(_footnotes(table)))
     return "\n\n".join(part for part in parts if part)
+
+
+def markdown_findings(findings: Findings) -> str:
+    """The findings under their questions, then how to read them."""
+    parts = []
+    for title, members in findings.by_question().items():
+        parts.append(f"### {escape_markdown(title)}")
+        parts.append("\n".join(_finding(finding) for finding in members))
+    if findings.findings:
+        parts.append("### How to read the findings")
+    parts.append("\n".join(f"- {escape_markdown(line)}" for line in findings.notes))
+    return "\n\n".join(parts)
+
+
+def _finding(finding: Finding) -> str:
+    text = f"- {escape_markdown(finding.sentence)}"
+    text += f" *{escape_markdown(finding.basis)}.*" if finding.basis else ""
+    if finding.claim is None:
+        return text
+    claim = f"The paper ({finding.claim.place}): {finding.claim.text}. On these models:"
+    return f"{text}  \n  {escape_markdown(claim)} **{finding.claim.verdict}**."
 
 
 def _footnotes(table: Table) -> list[str]:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from grids.errors import GridError, unknown_name
+from reports.findings import Findings, build_findings
 from reports.html import SampleStore, report_page
 from reports.items import ItemLibrary
 from reports.joined import Results
 from reports.latex import latex_document, latex_table
+from reports.latex_findings import latex_findings
 from reports.latex_numbers import latex_numbers
-from reports.markdown import escape_markdown, markdown_notes, markdown_table
+from reports.markdown import escape_markdown, markdown_findings, markdown_notes, markdown_table
 from reports.plain_text import one_line
 from reports.provenance import Provenance, merge_provenance
 from reports.published import build_published_table, compares, with_errata
@@ -38,9 +40,10 @@ from reports.tidy import csv_tables, json_tables
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Tables and the facts around them; `state` counts the cells that are done, failed, missing and not applicable.
+    """Findings, tables and the facts around them.
 
-    `rows` are the stored rows of the cells that the tables show, `store` is where their samples are.
+    `state` counts the cells that are done, failed, missing and not applicable. `rows` are the stored rows of the cells
+    that the tables show, `store` is where their samples are.
     """
 
     study: str
@@ -52,6 +55,7 @@ class Report:
     files_set_aside: tuple[str, ...] = ()
     rows: tuple[Row, ...] = field(default=(), repr=False)
     store: SampleStore | None = field(default=None, repr=False, compare=False)
+    findings: Findings = field(default_factory=Findings)
 
     @property
     def summary(self) -> list[str]:
@@ -118,6 +122,7 @@ def build_report(
         files_set_aside=tuple(store.names_set_aside()),
         rows=tuple(shown),
         store=store,
+        findings=build_findings(cells, order=order, expected=expected, matrices=library.matrices),
     )
 
 
@@ -180,10 +185,10 @@ def write_report(
 ) -> list[Path]:
     """Write a study's report below `out_dir` (default: `study_dir/report`) and return the files, in order.
 
-    `markdown` gives report.md, `latex` report.tex (a document of its own), tables/NAME.tex (each bare table) and
-    numbers.tex (a macro per number), `csv` report.csv, `json` report.json, `html` report.html. `tables` as for
-    `build_report`. Raises ValueError for an unknown format, and for a study without results, GridError for a table spec
-    that cannot be used, before anything is written.
+    `markdown` gives report.md, `latex` report.tex (a document of its own), findings.tex and tables/NAME.tex (the bare
+    findings and tables) and numbers.tex (a macro per number), `csv` report.csv, `json` report.json, `html` report.html.
+    `tables` as for `build_report`. Raises ValueError for an unknown format, and for a study without results, GridError
+    for a table spec that cannot be used, before anything is written.
     """
     study_dir = Path(study_dir)
     for name in formats:
@@ -210,6 +215,8 @@ def _markdown(report: Report) -> dict[str, str]:
         f"# Study {escape_markdown(report.study)}",
         "## What was run",
         summary,
+        "## Findings",
+        markdown_findings(report.findings),
         *(part for table in report.tables for part in _markdown_section(table)),
         "## Provenance",
         provenance,
@@ -226,8 +233,11 @@ def _latex(report: Report) -> dict[str, str]:
         (f"Study {report.study}.", ". ".join(report.summary) + "."),
         ("Provenance.", ". ".join(report.provenance.sentences()) + "."),
     ]
+    findings = latex_findings(report.findings)
+    opening = f"\\section*{{Findings}}\n{findings}\\clearpage\n"
     return {
-        "report.tex": latex_document(report.tables, paragraphs=paragraphs),
+        "report.tex": latex_document(report.tables, opening=opening, paragraphs=paragraphs),
+        "findings.tex": findings,
         **{f"tables/{table.name}.tex": latex_table(table) for table in report.tables},
         "numbers.tex": latex_numbers(report.study, report.tables),
     }
@@ -245,6 +255,7 @@ def _json(report: Report) -> dict[str, str]:
         "num_items": report.num_items,
         "provenance": report.provenance.as_json(),
         "files_set_aside": report.files_set_aside,
+        "findings": report.findings.as_json(),
     }
     return {"report.json": json_tables(report.tables, facts)}
 

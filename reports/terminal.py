@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from reports.findings import Findings
 from reports.plain_text import NOTE_LENGTH, one_line
 from reports.statistics import Severity
 from reports.tables import Column, Table, TableCell, show_cell
@@ -47,6 +48,17 @@ def terminal_notes(table: Table) -> str:
     lines = [one_line(remark, NOTE_LENGTH) for remark in table.remarks]
     lines += [f"[{footnote.number}] {one_line(footnote.text, NOTE_LENGTH)}" for footnote in table.footnotes]
     return "\n".join(lines)
+
+
+def terminal_findings(findings: Findings) -> str:
+    """The findings that a claim of the paper can be held against, a line each; the report has all."""
+    told = [(finding.claim, finding.sentence) for finding in findings.findings if finding.claim and finding.estimate]
+    if not told:
+        return ""
+    lines = ["What the paper (arXiv 2508.14896) claims, on these models:"]
+    lines += [f"- {claim.verdict}: {one_line(sentence)}" for claim, sentence in told]
+    num_more = len(findings.findings) - len(told)
+    return "\n".join([*lines, f"The report has {num_more} more findings."] if num_more else lines)
 
 
 def _labels(labels: tuple[str, ...], above: tuple[str, ...]) -> list[Text]:

@@ -3,6 +3,15 @@
 Arrays in, numbers out; nothing here knows of tables or files.
 """
 
+from reports.statistics.contrasts import (
+    Change,
+    Estimate,
+    Weights,
+    add_weight,
+    change_of,
+    estimate_changes,
+    estimate_differences,
+)
 from reports.statistics.intervals import (
     LEVEL,
     POWER,
@@ -41,15 +50,22 @@ __all__ = [
     "SEVERITY_RULE",
     "SIGNIFICANCE",
     "AverageScores",
+    "Change",
     "Comparison",
+    "Estimate",
     "FloatArray",
     "IntArray",
     "Interval",
     "Key",
     "ScoreMatrix",
     "Severity",
+    "Weights",
+    "add_weight",
     "change_interval",
+    "change_of",
     "difference_interval",
+    "estimate_changes",
+    "estimate_differences",
     "holm",
     "is_binary",
     "keyed_generator",

@@ -32,6 +32,9 @@ from reports.statistics.intervals import (
 from reports.statistics.resampling import NUM_SIGN_FLIPS, bootstrap_means, percentile_interval, sign_flipped_means
 from reports.statistics.significance import mcnemar, sign_flip_p_value
 
+# What weights that cancel leave of a score.
+_CANCELLED = 1e-12
+
 Key = tuple[str, ...]
 Test = Literal["mcnemar", "permutation"]
 
@@ -105,6 +108,10 @@ class ScoreMatrix:
         columns = [self._scores[:, self._places[name]].astype(np.float64) for name in key]
         return columns[0] if len(columns) == 1 else np.mean(columns, axis=0)
 
+    def mean(self, key: Key) -> float:
+        """The mean of the scores."""
+        return math.fsum(self._means[self._places[name]] for name in key) / len(key)
+
     def standard_error(self, key: Key) -> float | None:
         """The (clustered) standard error of the mean."""
         return standard_error(self.scores(key), self.clusters)
@@ -131,7 +138,7 @@ class ScoreMatrix:
             p_value=_permutation([self], key, reference),
             minimum_detectable=None if error is None else minimum_detectable(error),
             num_items=self.num_items,
-            num_units=len(self._by_unit(differences)),
+            num_units=len(self.by_unit(differences)),
             num_higher=int(np.count_nonzero(differences > 0)),
             num_lower=int(np.count_nonzero(differences < 0)),
         )
@@ -141,12 +148,33 @@ class ScoreMatrix:
         discordant = self._discordant(key, reference)
         if discordant is not None:
             return np.repeat([1.0 / self.num_items, -1.0 / self.num_items], discordant)
-        return self._by_unit(self.scores(key) - self.scores(reference)) / self.num_items
+        return self.by_unit(self.scores(key) - self.scores(reference)) / self.num_items
 
     def bootstrap(self, key: Key) -> FloatArray:
         """Bootstrap replicates of the mean; paired with those of the other variants."""
         replicates = self._mean_of(self._bootstrap, key)
         return np.clip(replicates, 0.0, 1.0) if self._is_binary else replicates
+
+    # ---- weighted sums of the means of variants, with weights in the order of `names`
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The variants, in the order of the columns."""
+        return tuple(self._places)
+
+    def combine(self, weights: FloatArray) -> FloatArray:
+        """(num_items, num_contrasts): the items' scores summed up with `weights`, (num_variants, num_contrasts)."""
+        used = np.flatnonzero(np.any(weights != 0, axis=1))
+        combined: FloatArray = self._scores[:, used].astype(np.float64) @ weights[used]
+        # Weights of a third do not cancel to the last bit.
+        combined[np.abs(combined) < _CANCELLED] = 0.0
+        return combined
+
+    def combine_flipped(self, weights: FloatArray) -> FloatArray:
+        """(NUM_SIGN_FLIPS,): one weighted sum of means, `weights` (num_variants,), under random signs of the items."""
+        used = np.flatnonzero(weights)
+        flipped: FloatArray = weights[used] @ self._flipped[used]
+        return flipped
 
     def flipped_difference(self, key: Key, reference: Key) -> FloatArray:
         """Mean paired differences under random signs."""
@@ -166,6 +194,11 @@ class ScoreMatrix:
         return int(self._both_right[one, one] - both), int(self._both_right[other, other] - both)
 
     @cached_property
+    def _means(self) -> list[float]:
+        means: list[float] = self._scores.mean(axis=0, dtype=np.float64).tolist()
+        return means
+
+    @cached_property
     def _both_right(self) -> npt.NDArray[np.float32]:
         # Counts below 2^24 are exact in float32.
         scores = self._scores.astype(np.float32)
@@ -174,7 +207,7 @@ class ScoreMatrix:
 
     @cached_property
     def _bootstrap(self) -> FloatArray:
-        sizes = self._by_unit(np.ones(self.num_items))
+        sizes = self.by_unit(np.ones(self.num_items))
         return bootstrap_means(self._unit_sums(), sizes, key=self.task)
 
     @cached_property
@@ -182,9 +215,10 @@ class ScoreMatrix:
         return sign_flipped_means(self._unit_sums(), self.num_items, key=self.task)
 
     def _unit_sums(self) -> FloatArray:
-        return np.column_stack([self._by_unit(self.scores((name,))) for name in self._places])
+        return np.column_stack([self.by_unit(self.scores((name,))) for name in self._places])
 
-    def _by_unit(self, values: FloatArray) -> FloatArray:
+    def by_unit(self, values: FloatArray) -> FloatArray:
+        """(num_units,): the sum of a value per item over each cluster, or the value itself."""
         if self.clusters is None:
             return values
         sums: FloatArray = np.bincount(self.clusters, weights=values).astype(np.float64)

@@ -48,9 +48,8 @@ class Cells:
         self._failed_variants = failed_variants
         self._notes = notes
         self._is_grid_known = is_grid_known
-        stored = {column: list(layout.column_rows(column).values()) for column in layout.columns}
-        self.percentages = {column for column, found in stored.items() if _is_percentage(found)}
-        self._lower_is_better = {column for column, found in stored.items() if not _is_higher_better(found)}
+        self.percentages = layout.percentages()
+        self._lower_is_better = layout.lower_is_better()
         self._models = model_labels(row.names["model"] for row in rows)
         # Notes are numbered as a reader meets them, row by row.
         self._task_cells = {
@@ -348,15 +347,6 @@ def _total_items(cells: Sequence[TableCell]) -> int | None:
 
 def _cell_ids(cells: Sequence[TableCell]) -> tuple[str, ...]:
     return tuple(cell_id for cell in cells for cell_id in cell.cell_ids)
-
-
-def _is_higher_better(rows: Sequence[Row]) -> bool:
-    return all(row["higher_is_better"] is not False for row in rows)
-
-
-def _is_percentage(rows: Sequence[Row]) -> bool:
-    """Whether a column holds shares: higher is better, and every value lies in [0, 1]."""
-    return _is_higher_better(rows) and all(0.0 <= row["value"] <= 1.0 for row in rows if math.isfinite(row["value"]))
 
 
 def _failure(row: Row, what: str) -> str:

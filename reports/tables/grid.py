@@ -109,6 +109,22 @@ class Layout:
             if entry and entry.row and entry.row["status"] == "done"
         }
 
+    def percentages(self) -> set[TaskColumn]:
+        """The columns that hold shares, which are shown in percent: higher is better, and every value is in [0, 1]."""
+        return {column for column in self.columns if _is_percentage(list(self.column_rows(column).values()))}
+
+    def lower_is_better(self) -> set[TaskColumn]:
+        """The columns in which less is better."""
+        return {column for column in self.columns if not _is_higher_better(list(self.column_rows(column).values()))}
+
+
+def _is_higher_better(rows: Sequence[Row]) -> bool:
+    return all(row["higher_is_better"] is not False for row in rows)
+
+
+def _is_percentage(rows: Sequence[Row]) -> bool:
+    return _is_higher_better(rows) and all(0.0 <= row["value"] <= 1.0 for row in rows if math.isfinite(row["value"]))
+
 
 def lay_out(cells: Sequence[Row], spec: TableSpec, order: TableOrder, expected: Sequence[Row] | None) -> Layout:
     """Where every cell stands.

@@ -235,7 +235,7 @@ def test_reports_are_written_on_a_python_without_torch_and_ray(undisturbed: Path
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    tables = {"main.tex", "differences.tex", "numbers.tex"}
-    assert written == {"report.md", "report.tex", "report.csv", "report.json", "report.html"} | tables
+    in_latex = {"report.tex", "findings.tex", "main.tex", "differences.tex", "numbers.tex"}
+    assert written == {"report.md", "report.csv", "report.json", "report.html"} | in_latex
     for name in ("report.md", "report.html"):
         assert (tmp_path / name).read_text() == (undisturbed / "report" / name).read_text()

@@ -102,13 +102,17 @@ def test_all_formats_show_the_same_numbers(study_dir: Path) -> None:
     assert [str(path.relative_to(study_dir / "elsewhere")) for path in paths] == [
         "report.md",
         "report.tex",
+        "findings.tex",
         "tables/main.tex",
         "tables/differences.tex",
         "numbers.tex",
         "report.csv",
         "report.json",
     ]
-    markdown, document, bare, differences, macros, tidy, data = (path.read_text(encoding="utf-8") for path in paths)
+    markdown, document, findings, bare, differences, macros, tidy, data = (
+        path.read_text(encoding="utf-8") for path in paths
+    )
+    assert findings in document
     assert bare in document
     assert differences in document
     table = json.loads(data)["tables"][0]
@@ -219,8 +223,8 @@ def test_a_report_is_written_on_a_python_without_torch_and_ray(study_dir: Path) 
         print(*write_report(study, formats=REPORT_FORMATS), sep="\\n")
     """
     written = [Path(line) for line in _python(_BLOCKED + textwrap.dedent(code)).splitlines()]
-    # LaTeX has a file of numbers beside the report, too.
-    assert len(written) == len(DEFAULT_TABLES) + len(REPORT_FORMATS) + 1
+    # LaTeX has a file for the findings, one for each table and one of numbers besides the document.
+    assert len(written) == len(REPORT_FORMATS) + 2 + len(DEFAULT_TABLES)
     assert all(path.is_file() for path in written)
 
 
