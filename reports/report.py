@@ -13,7 +13,7 @@ from typing import Any
 
 from grids.errors import GridError, unknown_name
 from reports.findings import Findings, build_findings
-from reports.html import SampleStore, report_page
+from reports.html import SampleStore, findings_section, report_page
 from reports.items import ItemLibrary
 from reports.joined import Results
 from reports.latex import latex_document, latex_table
@@ -271,6 +271,7 @@ def _html(report: Report) -> dict[str, str]:
         tables=report.tables,
         rows=report.rows,
         store=report.store,
+        before_tables=[findings_section(report.findings)],
     )
     return {"report.html": page}
 

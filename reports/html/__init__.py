@@ -4,9 +4,20 @@ Markup is made by `reports.html.markup` alone, which escapes every text; the pag
 page loads nothing from anywhere, and tells the browser so (Content-Security-Policy).
 """
 
+from reports.html.findings_view import findings_section
 from reports.html.items import SampleStore
 from reports.html.markup import Html, element, join
 from reports.html.page import Section, paragraphs, picture
 from reports.html.report_page import report_page
 
-__all__ = ["Html", "SampleStore", "Section", "element", "join", "paragraphs", "picture", "report_page"]
+__all__ = [
+    "Html",
+    "SampleStore",
+    "Section",
+    "element",
+    "findings_section",
+    "join",
+    "paragraphs",
+    "picture",
+    "report_page",
+]

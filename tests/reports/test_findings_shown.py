@@ -14,6 +14,7 @@ from reports import ResultStore, build_report, write_report
 from reports.findings import QUESTION_TITLES, Findings, build_findings, claims
 from reports.findings.claims import judge_claim
 from reports.findings.wording import basis, change_sentence, score_sentence
+from reports.html import findings_section
 from reports.latex_findings import latex_findings
 from reports.markdown import markdown_findings
 from reports.published import published_results
@@ -200,7 +201,9 @@ def test_text_from_outside_is_escaped_in_every_format(findings: Findings) -> Non
     markdown, latex = markdown_findings(findings), latex_findings(findings)
     assert r"a_b% &amp; \# \$x\$ { } \~ ^ \\ &lt; &gt; \| \`\`\` \*b\*" in markdown
     assert r"a\_b\% \& \# $\$$x$\$$ \{ \} \textasciitilde{} \textasciicircum{} \textbackslash{}" in latex
-    for text in (markdown, latex, terminal_findings(findings)):
+    page = findings_section(findings).body
+    assert "a_b% &amp; # $x$ { } ~ ^ \\ &lt; &gt; | ``` *b*" in page
+    for text in (markdown, latex, page, terminal_findings(findings)):
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202e]", text)
     assert not re.search(r"(?<!\\)[%&#_]", latex)
 
@@ -224,14 +227,16 @@ def test_findings_stand_in_every_format_and_json_has_the_cells_behind_them(tmp_p
         store.record_cell([row])
         items = [{"doc_id": i, "filter": "none", "metric": "acc", "value": value} for i, value in enumerate(values)]
         store.record_scores(row["cell_id"], items)
-    write_report(tmp_path / "study")
+    write_report(tmp_path / "study", formats=("markdown", "latex", "json", "html"))
     report = tmp_path / "study/report"
     markdown, latex, data = ((report / name).read_text() for name in ("report.md", "findings.tex", "report.json"))
     found = json.loads(data)["findings"]
     assert latex in (report / "report.tex").read_text()
     stored = {row["cell_id"] for row in store.cells()}
+    page = (report / "report.html").read_text()
     for finding in found["findings"]:
         assert finding["sentence"] in markdown
+        assert finding["sentence"] in page
         ids = {*finding["cell_ids"], *finding["cell_ids_left_out"]}
         assert ids <= stored
         assert (finding["estimate"] is None) == (not finding["cell_ids"])
@@ -241,6 +246,8 @@ def test_findings_stand_in_every_format_and_json_has_the_cells_behind_them(tmp_p
     assert better["claim"]["verdict"] == "agrees"
     assert "The paper (RQ2; Tables 2 to 4): at W4A4, rotation (QuaRot) is better than smoothing" in markdown
     assert "On these models: **agrees**." in markdown
+    assert 'On these models: </bdi><strong class="verdict agrees">agrees</strong>' in page
+    assert " ".join(better["cell_ids"]) in page
     shown = terminal_findings(build_report(store, study="s").findings).splitlines()
     assert f"- agrees: {better['sentence']}" in shown
     assert re.fullmatch(r"The report has \d+ more findings\.", shown[-1])
