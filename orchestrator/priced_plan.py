@@ -103,6 +103,7 @@ class PricedPlan:
                 label: {"flops_per_second": speed, "is_measured": is_measured}
                 for label, (speed, is_measured) in self.speeds().items()
             },
+            "needs": {model: needs.to_json() for model, needs in self.plan.study.needs.items() if needs},
             "total": self.total.to_json(),
             "longest_pole": {"cell": longest, "seconds": round(seconds, 3)},
             "simulations": [simulation.to_json() for simulation in simulations],
