@@ -20,6 +20,7 @@ from reports.statistics import (
     severity,
     standard_error_of_average,
 )
+from reports.tables.devices import mixed_devices
 from reports.tables.evidence import Evidence, Parts, best_rows, corrected
 from reports.tables.grid import Entry, Layout, TaskColumn, model_labels
 from reports.tables.model import ColumnKind, TableCell
@@ -51,6 +52,7 @@ class Cells:
         stored = {column: list(layout.column_rows(column).values()) for column in layout.columns}
         self.percentages = {column for column, found in stored.items() if _is_percentage(found)}
         self._lower_is_better = {column for column, found in stored.items() if not _is_higher_better(found)}
+        self._mixed_devices = mixed_devices(layout)
         self._models = model_labels(row.names["model"] for row in rows)
         # Notes are numbered as a reader meets them, row by row.
         self._task_cells = {
@@ -134,7 +136,12 @@ class Cells:
             num_items=stored.get("num_items"),
             cell_ids=(entry.cell_id,),
             metric=f"{stored['metric']},{stored['filter']}",
+            notes=self._device_notes(entry),
         )
+
+    def _device_notes(self, entry: Entry) -> tuple[int, ...]:
+        note = self._mixed_devices.get(entry.cell_id)
+        return (self._notes.add(note, (entry.cell_id,)),) if note else ()
 
     def _empty_cell(self, entry: Entry) -> TableCell:
         """A cell without a number: failed, not applicable, or missing, with the reason as a footnote."""
