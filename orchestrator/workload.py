@@ -2,8 +2,8 @@
 
 It counts what the evaluator does: equal masked inputs are computed once, steps that commit nothing are not run, the
 head is computed where a token is asked for. What only the answers decide is not known here: generations are counted to
-their last step, and a race of choices to the last draw of each, so that both are bounds (`at_most`). A multiplication with its addition counts as two operations;
-norms, softmax, rotary embedding, rounding and padding are not counted.
+their last step, and a race of choices to the last draw of each, so that both are bounds (`at_most`). A multiplication
+with its addition counts as two operations; norms, softmax, rotary embedding, rounding and padding are not counted.
 """
 
 from __future__ import annotations
@@ -81,15 +81,16 @@ def at_most(task: CellTask, family: Family) -> str | None:
 def expected_masks(length: float, settings: LikelihoodSettings) -> float:
     """How many different masks the draws of a request hold, on average, for a target of `length` tokens.
 
-    All patterns are enumerated where `exact` asks for it and they are no more than the draws. Else a draw masks l ~ U{1..L} tokens, each choice of l among C(L, l) equally likely; the draws of a group spread their l
-    evenly. A mean length between two whole ones is interpolated.
+    All patterns are enumerated where `exact` asks for it and they are no more than the draws. Else a draw masks
+    l ~ U{1..L} tokens, each choice of l among C(L, l) equally likely; the draws of a group spread their l evenly. A
+    mean length between two whole ones is interpolated.
     """
     below = math.floor(length)
     if below < length:
         share = length - below
         return (1 - share) * expected_masks(max(below, 1), settings) + share * expected_masks(below + 1, settings)
     if settings.exact and 2**below - 1 <= settings.mc_num:
-        return 2**below - 1
+        return float(2**below - 1)
     num_groups, per_group = settings.mc_num // settings.strata, settings.strata
     # Of a group's draws each l gets `certain`, and one more with probability `chance`.
     certain, chance = per_group // below, (per_group % below) / below

@@ -8,7 +8,7 @@ from reports.tables.grid import Layout
 
 
 def mixed_devices(layout: Layout) -> dict[str, str]:
-    """The footnote of each such cell, by cell id. Of two devices with as many cells, the second in the alphabet is told."""
+    """The footnote of each such cell, by cell id. Of two devices with as many cells each, the later by name."""
     by_model: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for entry in layout.entries.values():
         if entry.row is not None and entry.row["status"] == "done" and entry.row.get("device"):

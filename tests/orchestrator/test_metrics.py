@@ -64,11 +64,16 @@ def test_figures_follow_what_happens() -> None:
     metrics.tell()
     assert told.values["qstudy_samples", "tiny", "rtn", "w4a4", "facts"] == 6
     assert {state: told.values["qstudy_cells", state] for state in ("done", "failed", "running", "queued")} == {
-        **{"done": 0, "failed": 0, "running": 1, "queued": 4}
+        "done": 0,
+        "failed": 0,
+        "running": 1,
+        "queued": 4,
     }
     assert told.values["qstudy_units_running", "quantize"] == told.values["qstudy_units_running", "evaluate"] == 1
     assert {state: told.values["qstudy_workers", state] for state in ("busy", "idle", "starting")} == {
-        **{"busy": 2, "idle": 0, "starting": 1}
+        "busy": 2,
+        "idle": 0,
+        "starting": 1,
     }
     assert told.values["qstudy_busy_share", "one"] == 1
     assert told.values["qstudy_busy_share", "three"] == 0
@@ -122,7 +127,7 @@ def read_metrics(port: int, expected: str, *, seconds: float = 60.0) -> dict[str
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
                 lines = [line for line in answer.read().decode().splitlines() if line.startswith("ray_qstudy_")]
         except OSError:
             lines = []
@@ -162,7 +167,10 @@ def test_a_runs_figures_are_read_back_from_rays_metrics_port(tmp_path: Path, mon
     assert found["samples_total none fp16 demo_facts"] == NUM_REQUESTS
     assert found["samples_total rtn w4a4 demo_facts"] == NUM_REQUESTS
     assert {state: found[f"cells {state}"] for state in ("done", "failed", "running", "queued")} == {
-        **{"done": 3, "failed": 1, "running": 0, "queued": 0}
+        "done": 3,
+        "failed": 1,
+        "running": 0,
+        "queued": 0,
     }
     assert found["failures_total error"] == 1
     assert found["workers idle"] == 1
