@@ -16,6 +16,7 @@ from orchestrator.failures import RunInterruptedError
 from orchestrator.lanes import Lane, find_lanes
 from orchestrator.machines import Machine
 from orchestrator.metrics import RunMetrics, ray_export
+from orchestrator.model_devices import ModelDevices
 from orchestrator.placement import Placement, find_loads, place_models
 from orchestrator.plan_view import summary
 from orchestrator.planning import Plan, make_plan
@@ -105,7 +106,9 @@ def run_grid(grid_file: Path, options: RunOptions, pool: Pool | None = None) -> 
         grid_text = grid_file.read_text(encoding="utf-8")
         if plan.to_run():
             priced = _priced(plan, directory)
-            place = partial(place_models, find_loads(priced), allow_mixed=study.allow_mixed_devices)
+            devices = ModelDevices(directory.root, directory.store)
+            loads = find_loads(priced, devices.of(plan))
+            place = partial(place_models, loads, allow_mixed=study.allow_mixed_devices)
             pool, placement = _workers(pool, place, directory, options)
             try:
                 directory.describe(study, grid_text)

@@ -73,7 +73,7 @@ class Lanes:
 
     def may_run(self, unit: Unit, slot: Slot) -> bool:
         """Whether a worker may run a unit, now."""
-        model = _model(unit).label
+        model = model_of(unit).label
         return self._placement.serves(model, slot.machine) and self._has_room(model, slot)
 
     def resume(self, unit: Unit) -> bool:
@@ -100,7 +100,7 @@ class Lanes:
         return [f"{model} ({self._placement.describe(model)})" for model in open_lanes]
 
     def _scheduler(self, unit: Unit) -> Scheduler:
-        return self._schedulers[self._lane_of[_model(unit).label]]
+        return self._schedulers[self._lane_of[model_of(unit).label]]
 
     def _has_room(self, model: str, slot: Slot) -> bool:
         """Whether the node's memory holds the model beside those that its other workers hold."""
@@ -112,5 +112,6 @@ class Lanes:
         return held + wanted <= memory
 
 
-def _model(unit: Unit) -> Model:
+def model_of(unit: Unit) -> Model:
+    """The model that a unit quantizes or evaluates."""
     return (unit.variant if isinstance(unit, QuantizeUnit) else unit.cell.variant).model

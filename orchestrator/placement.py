@@ -15,7 +15,6 @@ from grids import GridError, Needs
 from grids.identity import canonical_json
 from orchestrator.devices import find_device, is_known
 from orchestrator.machines import KIND_LABEL, Machine, describe
-from orchestrator.planning import Plan
 from orchestrator.priced_plan import PricedPlan
 
 _ANY = Needs()
@@ -94,27 +93,14 @@ class Placement:
         return device is None or (machine.is_of(device) if device else not machine.has_kind_label)
 
 
-def recorded_devices(plan: Plan) -> dict[str, str]:
-    """The device on which each model's first cell ran, of those cells of the study that are done."""
-    first: dict[str, tuple[object, str]] = {}
-    for cell in plan.study.cells:
-        row = plan.records.row(cell.cell_id)
-        if row is None or row["status"] != "done" or not row.get("device"):
-            continue
-        model, found = cell.variant.model.label, (row["finished_at"], row["device"])
-        if model not in first or found < first[model]:
-            first[model] = found
-    return {model: device for model, (_, device) in first.items()}
-
-
-def find_loads(priced: PricedPlan) -> list[Load]:
-    """The models that a plan runs, in the grid's order."""
+def find_loads(priced: PricedPlan, ran_on: Mapping[str, str]) -> list[Load]:
+    """The models that a plan runs, in the grid's order; `ran_on`: devices of what is done of them."""
     plan, seconds = priced.plan, dict[str, float]()
     for priced_variant in priced.variants:
         if priced_variant.num_to_run:
             label = priced_variant.variant.model.label
             seconds[label] = seconds.get(label, 0.0) + priced_variant.price.seconds
-    ran_on, stated = recorded_devices(plan), list(plan.study.needs)
+    stated = list(plan.study.needs)
     return [
         Load(
             model,
@@ -168,7 +154,7 @@ def _speeds(kinds: Iterable[str]) -> dict[str, float]:
 def _moved(load: Load, machines: Sequence[Machine]) -> GridError:
     kinds = ", ".join(sorted({machine.kind or "a device of unknown kind" for machine in machines}))
     return GridError(
-        f"the cells of {load.model} that are done ran on {load.ran_on}, and there is only {kinds} for the others. A "
+        f"{load.model} ran on {load.ran_on} so far, and there is only {kinds} for the rest. A "
         "comparison keeps to one kind of device; `allow_mixed_devices: true` in the grid, or --allow-mixed-devices, "
         "mixes them, and the tables say so",
         key=load.model,

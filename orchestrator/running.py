@@ -11,8 +11,9 @@ from typing import assert_never
 
 from grids import Cell, Retries, show_duration
 from orchestrator.failures import Failure, RunInterruptedError
-from orchestrator.lanes import Lanes
+from orchestrator.lanes import Lanes, model_of
 from orchestrator.machines import describe
+from orchestrator.model_devices import ModelDevices
 from orchestrator.placement import Placement
 from orchestrator.planning import Plan
 from orchestrator.pools import Finished, Message, Pool, Slot
@@ -82,6 +83,8 @@ class Run:
         self._units: dict[str, Unit] = {}
         self._shards: defaultdict[str, list[ShardDone]] = defaultdict(list)
         self._results: dict[str, str | Failure] = {}
+        self._model_devices = ModelDevices(directory.root, directory.store)
+        self._devices = self._model_devices.of(plan)
         self._served = time.monotonic()
         self.outcome = Outcome()
 
@@ -144,8 +147,16 @@ class Run:
                     unit = replace(unit, done=self._recorder.saved_responses(unit.cell))
                 self._units[slot.name], self._started[slot.name] = unit, time.monotonic()
                 self._pool.start(slot, unit)
+                self._note_device(unit, slot)
                 self._recorder.unit_started(unit, slot.name, attempts=self._lanes.attempts(unit))
                 self._display.started(slot, unit)
+
+    def _note_device(self, unit: Unit, slot: Slot) -> None:
+        """Write down on which device a model begins, before there is any answer."""
+        model = model_of(unit)
+        if model.label not in self._devices:
+            self._devices[model.label] = slot.machine.device or slot.machine.kind
+            self._model_devices.began(model.label, self._devices[model.label])
 
     def _handle(self, slot: Slot, message: Message) -> None:
         unit = self._units[slot.name]
@@ -221,7 +232,7 @@ def _with_device(event: Quantized, slot: Slot) -> Quantized:
 
 
 def _model_folder(unit: Unit) -> Path:
-    return Path((unit.variant if isinstance(unit, QuantizeUnit) else unit.cell.variant).model.path)
+    return Path(model_of(unit).path)
 
 
 def _shown_value(unit: EvaluateUnit, event: Evaluated) -> str:

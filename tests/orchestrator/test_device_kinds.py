@@ -66,13 +66,27 @@ def test_a_run_that_goes_on_elsewhere_is_refused_until_it_is_allowed_and_then_fo
     interrupted_run(grid, study, "alpha")
     with pytest.raises(GridError) as caught:
         run_grid(grid, RunOptions(study=study), pool_on("beta"))
-    assert "the cells of tiny-llada-base that are done ran on alpha, and there is only beta" in caught.value.message
+    assert "tiny-llada-base ran on alpha so far, and there is only beta" in caught.value.message
     assert devices(study) == {"tiny-llada-base": {"alpha"}}
 
     assert run_grid(grid, RunOptions(study=study, overrides=("allow_mixed_devices=true",)), pool_on("beta"))
     assert devices(study) == {"tiny-llada-base": {"alpha", "beta"}}
     report = (study / "report" / "report.md").read_text()
     assert "ran on alpha, most cells of its model on beta: mixed kinds of device" in report
+
+
+def test_answers_of_an_unfinished_cell_count_too(tmp_path: Path) -> None:
+    grid, study = write_grid(tmp_path), tmp_path / "study"
+
+    def stop_in_a_cell(unit: Unit, message: Message) -> None:
+        if len(list(study.glob("results/samples/*/*.parquet"))) == 2:
+            raise RunInterruptedError("enough")
+
+    with pytest.raises(RunInterruptedError):
+        run_grid(grid, RunOptions(study=study), pool_on("alpha", disturb=stop_in_a_cell))
+    assert devices(study) == {}
+    with pytest.raises(GridError, match="ran on alpha so far, and there is only beta"):
+        run_grid(grid, RunOptions(study=study), pool_on("beta"))
 
 
 def test_a_run_goes_on_where_it_began_whatever_else_is_there(tmp_path: Path) -> None:

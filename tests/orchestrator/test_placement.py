@@ -9,6 +9,7 @@ import pytest
 from grids import Cell, GridError, Needs, Study
 from orchestrator.lanes import Lanes, find_lanes
 from orchestrator.machines import KIND_LABEL, Machine
+from orchestrator.model_devices import ModelDevices
 from orchestrator.placement import (
     Load,
     Placement,
@@ -16,7 +17,6 @@ from orchestrator.placement import (
     find_loads,
     node_selector,
     place_models,
-    recorded_devices,
 )
 from orchestrator.planning import make_plan
 from orchestrator.pools import Slot
@@ -76,9 +76,7 @@ def test_another_kind_than_before_is_refused_by_both_names_unless_it_is_allowed(
     load = Load("m", ran_on="NVIDIA H200", key="models[0]")
     with pytest.raises(GridError) as caught:
         place_models([load], [A100])
-    assert caught.value.message.startswith(
-        "the cells of m that are done ran on NVIDIA H200, and there is only A100 for the others."
-    )
+    assert caught.value.message.startswith("m ran on NVIDIA H200 so far, and there is only A100 for the rest.")
     assert "--allow-mixed-devices" in caught.value.message
     assert place_models([load], [A100], allow_mixed=True).serves("m", A100)
 
@@ -178,13 +176,28 @@ def test_the_first_cell_that_is_done_says_where_a_model_ran(tmp_path: Path) -> N
         row = cell_row(cell, device=device)
         store.record_cell([row | {"finished_at": row["finished_at"].replace(year=2026 - number)}])
     plan = make_plan(Study("s", (*cells, other), needs={"tiny": needs(gpu_memory="20GB")}), store)
-    assert recorded_devices(plan) == {"tiny": "NVIDIA A100"}
-    loads = find_loads(price_plan(plan, store, shape_of=lambda model: SHAPE_8B))
+    devices = ModelDevices(tmp_path, store).of(plan)
+    assert devices == {"tiny": "NVIDIA A100"}
+    loads = find_loads(price_plan(plan, store, shape_of=lambda model: SHAPE_8B), devices)
     assert [(load.model, load.ran_on, load.key) for load in loads] == [
         ("tiny", "NVIDIA A100", "models[0].needs"),
         ("other", None, "needs"),
     ]
     assert all(load.seconds > 0 for load in loads)
+
+
+def test_answers_without_a_number_yet_keep_a_model_where_it_began(tmp_path: Path) -> None:
+    cell = make_cell(scheme="fp16")
+    store = ResultStore(tmp_path)
+    plan = make_plan(Study("s", (cell,)), store)
+    ModelDevices(tmp_path, store).began("tiny", "NVIDIA H200")
+    # Nothing was answered there, so that nothing keeps the model.
+    assert ModelDevices(tmp_path, store).of(plan) == {}
+    answer = {"request_key": "k", "request_index": 0, "request_type": "loglikelihood", "arguments": "[]"}
+    store.append_samples(cell.cell_id, [answer | {"logprob": -1.0}])
+    assert ModelDevices(tmp_path, store).of(plan) == {"tiny": "NVIDIA H200"}
+    (tmp_path / "devices.json").write_text("[")
+    assert ModelDevices(tmp_path, store).of(plan) == {}
 
 
 # ---- lanes
