@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from grids import Cell, GridError, Needs, Study
+from grids import Cell, GridError, Needs, Retries, Study
+from orchestrator.failures import Failure
 from orchestrator.lanes import Lanes, find_lanes
 from orchestrator.machines import KIND_LABEL, Machine
 from orchestrator.model_devices import ModelDevices
@@ -21,6 +22,7 @@ from orchestrator.placement import (
 from orchestrator.planning import make_plan
 from orchestrator.pools import Slot
 from orchestrator.priced_plan import price_plan
+from orchestrator.retrying import Retrier
 from orchestrator.scheduling import Scheduler
 from reports import ResultStore
 from tests.orchestrator.conftest import SHAPE_8B, cell_row, make_cell
@@ -312,3 +314,16 @@ def run_all_of(lanes: Lanes, slot: Slot) -> None:
     while (unit := lanes.next_unit(slot)) is not None:
         assert isinstance(unit, EvaluateUnit | QuantizeUnit)
         lanes.finished(unit)
+
+
+def test_a_unit_that_failed_runs_again_on_its_models_kind_only() -> None:
+    slots = slots_on(machine("H200", "a"), machine("A100", "b"))
+    placement = place_models(LOADS, [slot.machine for slot in slots])
+    lanes = lanes_of([cell for cell in CELLS if cell.variant.model.label == "big"], slots, placement)
+    retrier = Retrier(lanes, Retries.model_construct(backoff=0.0))
+    unit = retrier.next_unit(slots[0], slots)
+    assert unit is not None
+    assert retrier.failed(slots[0], unit, Failure("worker_lost", "", "")) == []
+    assert retrier.next_unit(slots[1], slots) is None
+    ran = [again.unit_id for _ in range(5) if (again := retrier.next_unit(slots[0], slots)) is not None]
+    assert unit.unit_id in ran
