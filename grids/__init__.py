@@ -8,6 +8,7 @@ from grids.durations import parse_duration, show_duration
 from grids.errors import GridError
 from grids.expansion import Calibration, Cell, CellTask, Model, Study, Variant
 from grids.loading import read_grid
+from grids.needs import Needs
 from grids.resolution import Catalog, MethodInfo, Preset, resolve, resolve_data
 from grids.schema import Grid, ModelEntry, Retries
 from grids.schemes import Scheme, parse_scheme
@@ -23,6 +24,7 @@ __all__ = [
     "MethodInfo",
     "Model",
     "ModelEntry",
+    "Needs",
     "Preset",
     "Retries",
     "Scheme",

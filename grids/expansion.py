@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from grids.identity import canonical_json, text_id
+from grids.needs import Needs
 from grids.protocol import PROTOCOL_VERSION, Family, Protocol
 from grids.schema import MaskPolicy, Retries
 from grids.schemes import Scheme
@@ -170,12 +171,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """A grid, resolved: what `plan` and `run` work on. `timeout` is what a unit may take, in seconds."""
+    """A grid, resolved: what `plan` and `run` work on.
+
+    timeout: what a unit may take, in seconds.  needs: what models ask of machines, by label; all of it may be empty.
+    """
 
     name: str
     cells: tuple[Cell, ...]
     retries: Retries = field(default_factory=Retries)
     timeout: float | None = None
+    needs: Mapping[str, Needs] = field(default_factory=dict)
+    allow_mixed_devices: bool = False
 
     def variants(self) -> Iterator[Variant]:
         """Each variant with at least one applicable cell, once, in the grid's order."""

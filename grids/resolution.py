@@ -97,7 +97,14 @@ class Catalog:
 def resolve(grid: Grid, file: Path, catalog: Catalog) -> Study:
     """The study that a grid means. Raises GridError that names the file and the key."""
     try:
-        return Study(grid.name, tuple(_Resolver(grid, file.parent, catalog).cells()), grid.retries, grid.timeout)
+        return Study(
+            grid.name,
+            tuple(_Resolver(grid, file.parent, catalog).cells()),
+            grid.retries,
+            grid.timeout,
+            {entry.label: entry.needs for entry in grid.models},
+            grid.allow_mixed_devices,
+        )
     except GridError as error:
         raise GridError(error.message, file=str(file), key=error.key) from error
 

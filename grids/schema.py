@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from grids.durations import Duration
+from grids.needs import Needs
 from grids.protocol import Settings
 from grids.schemes import parse_scheme
 
@@ -29,6 +30,7 @@ class ModelEntry(Settings):
     revision: str | None = None
     name: str | None = Field(None, pattern=_NAME_PATTERN, description="how tables call it; default: last part of path")
     chat_template: bool = False
+    needs: Needs = Needs()
 
     @property
     def label(self) -> str:
@@ -127,6 +129,7 @@ class Grid(Settings):
     dtype: Dtype = "bfloat16"
     retries: Retries = Retries()
     timeout: Duration | None = Field(None, description="a unit (a quantization, a cell, a shard) past it is ended: 2h")
+    allow_mixed_devices: bool = Field(False, description="a model's cells may run on different kinds of device")
 
     @model_validator(mode="before")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,11 @@ from rich.console import Console
 from grids import Cell, Study, read_grid, resolve
 from orchestrator.catalog import make_catalog
 from orchestrator.failures import RunInterruptedError
+from orchestrator.lanes import Lane, find_lanes
+from orchestrator.machines import Machine
+from orchestrator.metrics import RunMetrics, ray_export
+from orchestrator.model_devices import ModelDevices
+from orchestrator.placement import Placement, find_loads, place_models
 from orchestrator.plan_view import summary
 from orchestrator.planning import Plan, make_plan
 from orchestrator.pools import Pool
@@ -99,13 +105,15 @@ def run_grid(grid_file: Path, options: RunOptions, pool: Pool | None = None) -> 
         console.print(f"study {study.name} in {directory.root}: {summary(plan)}", highlight=False, soft_wrap=True)
         grid_text = grid_file.read_text(encoding="utf-8")
         if plan.to_run():
-            pool = pool or RayPool(
-                worker_settings(directory, options), address=options.address, num_workers=options.num_workers
-            )
+            priced = _priced(plan, directory)
+            devices = ModelDevices(directory.root, directory.store)
+            loads = find_loads(priced, devices.of(plan))
+            place = partial(place_models, loads, allow_mixed=study.allow_mixed_devices)
+            pool, placement = _workers(pool, place, directory, options)
             try:
                 directory.describe(study, grid_text)
                 with _begun():
-                    _execute(plan, directory, pool, lock, console, options, stop)
+                    _execute(priced, directory, pool, placement, lock, console, options, stop)
             finally:
                 pool.close()
         else:
@@ -123,46 +131,69 @@ def _begun() -> Iterator[None]:
         raise RunInterruptedError(str(error)) from error
 
 
+def _workers(
+    given: Pool | None, place: Callable[[Sequence[Machine]], Placement], directory: StudyDirectory, options: RunOptions
+) -> tuple[Pool, Placement]:
+    """The workers of a run, and which models each may run."""
+    if given is not None:
+        return given, place([slot.machine for slot in given.slots])
+    pool = RayPool(
+        worker_settings(directory, options), address=options.address, num_workers=options.num_workers, placing=place
+    )
+    return pool, pool.placement
+
+
 def _execute(
-    plan: Plan,
+    priced: PricedPlan,
     directory: StudyDirectory,
     pool: Pool,
+    placement: Placement,
     lock: StudyLock,
     console: Console,
     options: RunOptions,
     stop: Stop,
 ) -> None:
     """Drive the workers; tell of it here, and to other shells by a file."""
+    plan, pricer = priced.plan, priced.pricer
     to_run = plan.to_run()
-    pricer = _priced(plan, directory).pricer
     num_cells = len(to_run)
+    shown = make_display(console, num_cells, pool.slots)
     progress = ProgressFile(directory.root, lock.owner.token, num_cells, pool.slots)
+    metrics = RunMetrics(plan.study.name, num_cells, pool.slots, ray_export(), shown.noted)
 
     def between() -> None:
         lock.check()
         progress.write_if_due()
+        metrics.tell_if_due()
 
-    with stop.listening(), Displays(make_display(console, num_cells, pool.slots), progress) as display:
+    with stop.listening(), Displays(shown, progress, metrics) as display:
+        if told := placement.summary():
+            display.noted(f"each model keeps to one kind of device: {told}")
         Run(
             plan,
             directory,
             pool,
             display,
             seconds_of=pricer.unit_seconds,
-            shards_of=_shards_of(to_run, pricer, options.shards, num_workers=len(pool.slots)),
+            shards_of=_shards_of(find_lanes(to_run, pool.slots, placement), pricer, options.shards),
             fail_fast=options.fail_fast,
             between=between,
             retries=plan.study.retries,
             timeout=plan.study.timeout,
             stop=stop,
+            placement=placement,
         ).execute()
 
 
-def _shards_of(cells: Sequence[Cell], pricer: Pricer, given: int | None, *, num_workers: int) -> Callable[[Cell], int]:
+def _shards_of(lanes: Sequence[Lane], pricer: Pricer, given: int | None) -> Callable[[Cell], int]:
     if given is not None:
         return lambda cell: given
-    total_seconds = sum(pricer.cell(cell).seconds for cell in cells)
-    return even_shards(lambda cell: pricer.cell(cell).seconds, total_seconds, num_workers)
+    by_model: dict[str, Callable[[Cell], int]] = {}
+    for lane in lanes:
+        total_seconds = sum(pricer.cell(cell).seconds for cell in lane.cells)
+        shards_of = even_shards(lambda cell: pricer.cell(cell).seconds, total_seconds, lane.num_workers)
+        by_model |= dict.fromkeys((cell.variant.model.label for cell in lane.cells), shards_of)
+    return lambda cell: by_model[cell.variant.model.label](cell)
 
 
 def worker_settings(directory: StudyDirectory, options: RunOptions) -> WorkerSettings:

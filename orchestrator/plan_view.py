@@ -125,6 +125,14 @@ def _lines(priced: PricedPlan) -> Iterable[str]:
         yield f"measured in this study: {total.measured_seconds / total.seconds:.0%} of the time"
     fits = "" if total.memory_bytes <= device.memory_bytes else f", more than the {size(device.memory_bytes)} there"
     yield f"peak memory {size(total.memory_bytes)}{fits}; artifacts {size(total.disk_bytes)}"
+    reasons: dict[str, list[str]] = {}
+    for task, reason in priced.bounds.items():
+        reasons.setdefault(reason, []).append(task)
+    for reason, tasks in reasons.items():
+        yield f"at most, where it is modelled: {', '.join(tasks)} ({reason})"
+    for model, needs in priced.plan.study.needs.items():
+        if needs:
+            yield f"{model} needs {needs}"
     longest, seconds = priced.longest
     yield f"longest pole: {longest}, {duration(seconds)}"
     if guessed := priced.pricer.guessed_tasks():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.failures import Failure, classify
+from orchestrator.machines import Machine
 from workers.units import Event, Unit, WorkerSettings
 
 
@@ -20,9 +21,9 @@ Message = Event | Finished | Failure
 
 
 class Slot:
-    """A worker's place: what it runs, the variant that it holds, and the node that it is on, or was on last.
+    """A worker's place: what it runs, the variant that it holds, its machine, and the node that it is or was on.
 
-    While it is not ready, its worker is being started or replaced.
+    While it is not ready, its worker is being started or replaced; `machine` is then what it is meant to run on.
     """
 
     def __init__(self, name: str, *, is_ready: bool = True) -> None:
@@ -30,6 +31,7 @@ class Slot:
         self.unit: Unit | None = None
         self.resident: str | None = None
         self.node = ""
+        self.machine = Machine()
 
 
 class Pool(Protocol):

@@ -13,6 +13,7 @@ from orchestrator.planning import Plan
 from orchestrator.pricing import Price, Pricer, total_price
 from orchestrator.rates import Rates
 from orchestrator.simulation import Simulation, simulate
+from orchestrator.workload import at_most
 from reports import ResultStore
 from workers.models.info import ModelInfo, inspect_model
 
@@ -68,6 +69,15 @@ class PricedPlan:
         return total_price(variant.price for variant in self.variants)
 
     @cached_property
+    def bounds(self) -> dict[str, str]:
+        """Tasks whose price is a bound, each with the reason: answers may take less."""
+        return {
+            cell.task.info.name: reason
+            for cell in self.plan.to_run()
+            if (reason := at_most(cell.task, cell.variant.model.family)) is not None
+        }
+
+    @cached_property
     def longest(self) -> tuple[str, float]:
         """The cell that takes longest, and its seconds."""
         cells = self.plan.to_run()
@@ -103,6 +113,8 @@ class PricedPlan:
                 label: {"flops_per_second": speed, "is_measured": is_measured}
                 for label, (speed, is_measured) in self.speeds().items()
             },
+            "needs": {model: needs.to_json() for model, needs in self.plan.study.needs.items() if needs},
+            "at_most": self.bounds,
             "total": self.total.to_json(),
             "longest_pole": {"cell": longest, "seconds": round(seconds, 3)},
             "simulations": [simulation.to_json() for simulation in simulations],

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import time
+from typing import Any
 
 from grids import GridError
 from orchestrator.failures import RunInterruptedError
+from orchestrator.machines import Machine
 
 MAX_CPU_WORKERS = 8
 CONNECT_SECONDS = 5.0
@@ -79,6 +81,24 @@ class RayCluster:
             for node in self._ray.nodes()
             if node["Alive"] and node["Resources"].get(self._kind, 0) >= 1
         }
+
+    def machines(self) -> list[Machine]:
+        """One for each worker that the nodes hold."""
+        holds = self.nodes_for_workers()
+        return [self._machine(node) for node in self._ray.nodes() for _ in range(holds.get(node["NodeID"], 0))]
+
+    def machine_of(self, node_id: str) -> Machine:
+        """What a worker on a node runs on, as far as the cluster knows."""
+        return next((self._machine(node) for node in self._ray.nodes() if node["NodeID"] == node_id), Machine())
+
+    def _machine(self, node: dict[str, Any]) -> Machine:
+        return Machine(
+            device="" if self.has_gpus else "cpu",
+            labels=node["Labels"],
+            host_memory=node["Resources"].get("memory"),
+            has_gpu=self.has_gpus,
+            node=node["NodeID"],
+        )
 
     def is_alive(self, node_id: str) -> bool:
         """Whether Ray runs on a node. Asked there, since the cluster hears of a death some seconds later."""

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from grids import GridError
+from grids.needs import selects
 from orchestrator.failures import Failure, RunInterruptedError, classify
+from orchestrator.machines import Machine
+from orchestrator.placement import Placement, choose_machines, node_selector
 from orchestrator.pools import Finished, Message, Slot
 from orchestrator.progress import unit_label
 from orchestrator.ray_cluster import RayCluster
 from workers.units import Event, Unit, WorkerSettings
+
+if TYPE_CHECKING:
+    from workers.engine import Worker
 
 # A worker imports torch, maybe from a network disk, and a preempted node may come back.
 START_SECONDS = 600.0
@@ -24,8 +31,9 @@ _FATAL = ("worker_lost", "node_lost", "oom_host", "oom_gpu")
 class _Place(Slot):
     """A slot with its actor, and what the actor is asked."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, machine: Machine, selector: Mapping[str, str]) -> None:
         super().__init__(name, is_ready=False)
+        self.machine, self.selector = machine, selector
         self.actor: Any = None
         self.ready: Any = None
         self.stream: Any = None
@@ -36,7 +44,8 @@ class _Place(Slot):
 class RayPool:
     """Actors that Ray never restarts, since the driver knows why one died: each is replaced by a new process.
 
-    start_seconds: how long no worker at all may be ready before the run ends.
+    start_seconds: how long no worker at all may be ready before the run ends.  placing: says which models may run on
+    which of the cluster's machines; what it raises is raised.
     """
 
     def __init__(
@@ -46,6 +55,7 @@ class RayPool:
         address: str | None,
         num_workers: int | None,
         start_seconds: float = START_SECONDS,
+        placing: Callable[[Sequence[Machine]], Placement] = lambda machines: Placement(),
     ) -> None:
         self._cluster = RayCluster(address, num_workers)
         import ray
@@ -61,11 +71,27 @@ class RayPool:
         self._runtime_env = {"env_vars": env}
         self._avoided: set[str] = set()
         self._last_start_failure = ""
-        self._places = [_Place(f"worker-{number}") for number in range(self._cluster.num_workers)]
+        try:
+            self.placement, self._places = self._make_places(placing)
+        except GridError:
+            self._cluster.shutdown()
+            raise
         self.slots: list[Slot] = [*self._places]
         self._alive = self._checked = time.monotonic()
         for place in self._places:
             self._start_actor(place)
+
+    def _make_places(self, placing: Callable[[Sequence[Machine]], Placement]) -> tuple[Placement, list[_Place]]:
+        machines = self._cluster.machines()
+        placement = placing(machines)
+        chosen = choose_machines(machines, placement, self._cluster.num_workers)
+        if memory := placement.reserved_memory:
+            self._cluster.worker_resources["memory"] = memory
+        selectors = [node_selector(machine, machines, placement.label_keys) for machine in chosen]
+        return placement, [
+            _Place(f"worker-{number}", machine, selector)
+            for number, (machine, selector) in enumerate(zip(chosen, selectors, strict=True))
+        ]
 
     def start(self, slot: Slot, unit: Unit) -> None:
         place = self._place(slot)
@@ -96,7 +122,12 @@ class RayPool:
         self._replace(self._place(slot))
 
     def avoid(self, node: str) -> bool:
-        if node in self._avoided or not set(self._cluster.nodes_for_workers()) - {node, *self._avoided}:
+        others = set(self._cluster.nodes_for_workers()) - {node, *self._avoided}
+        alike = [place.selector for place in self._places if place.node == node]
+        is_needed = not all(
+            any(selects(selector, self._cluster.machine_of(other).labels) for other in others) for selector in alike
+        )
+        if node in self._avoided or not others or is_needed:
             return False
         self._avoided.add(node)
         self._replace_idle(node)
@@ -110,15 +141,15 @@ class RayPool:
         return slot
 
     def _start_actor(self, place: _Place) -> None:
-        options: dict[str, Any] = {"runtime_env": self._runtime_env}
+        options: dict[str, Any] = {"runtime_env": self._runtime_env, "label_selector": dict(place.selector)}
         if self._avoided:
-            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(self._avoided))})"}
+            options["label_selector"]["ray.io/node-id"] = f"!in({','.join(sorted(self._avoided))})"
         place.actor = self._actor_class.options(**options).remote(self._settings)
-        place.ready = place.actor.__ray_call__.remote(_node_of)
+        place.ready = place.actor.__ray_call__.remote(_whereabouts)
 
     def _started(self, place: _Place) -> None:
         try:
-            place.node = self._ray.get(place.ready)
+            place.node, device, gpu_memory = self._ray.get(place.ready)
         except self._ray.exceptions.RayError as error:
             # Ray's text ends with what the worker itself said.
             self._last_start_failure = str(error).strip().rpartition("\n")[2]
@@ -128,6 +159,8 @@ class RayPool:
             rest = REST_SECONDS * 2**place.num_failed_starts
             place.rests_until = time.monotonic() + rest if place.num_failed_starts < MAX_FAILED_STARTS else float("inf")
             return
+        machine = self._cluster.machine_of(place.node)
+        place.machine = replace(machine, device=machine.recorded_device(device), gpu_memory=gpu_memory)
         place.ready, place.is_ready, place.num_failed_starts = None, True, 0
         if place.node in self._avoided:
             self._replace(place)
@@ -186,12 +219,11 @@ class RayPool:
             )
 
 
-def _node_of(worker: object) -> str:
-    """Where an actor is; runs there."""
+def _whereabouts(worker: Worker) -> tuple[str, str, float | None]:
+    """An actor's node, and its device's name and memory; runs there."""
     import ray
 
-    node: str = ray.get_runtime_context().get_node_id()
-    return node
+    return ray.get_runtime_context().get_node_id(), worker.device_name, worker.device_memory
 
 
 def _task_name(unit: Unit) -> str:

@@ -1,4 +1,4 @@
-"""What becomes of a unit that failed: whether, when, where and how it runs again. Pure bookkeeping over a scheduler."""
+"""What becomes of a unit that failed: whether, when, where and how it runs again. Pure bookkeeping over lanes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from grids import Cell, Retries
 from orchestrator.failures import Failure, Kind
+from orchestrator.lanes import Lanes
 from orchestrator.pools import Slot
-from orchestrator.scheduling import Scheduler
 from workers.units import EvaluateUnit, Unit
 
 MAX_REST_SECONDS = 300.0
@@ -37,8 +37,8 @@ class Retrier:
     A unit that runs alone claims a node: nothing new starts there until the unit has ended.
     """
 
-    def __init__(self, scheduler: Scheduler, policy: Retries, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._scheduler, self._policy, self._clock = scheduler, policy, clock
+    def __init__(self, lanes: Lanes, policy: Retries, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lanes, self._policy, self._clock = lanes, policy, clock
         self._failures: Counter[tuple[str, Kind]] = Counter()
         self._waiting: list[_Retry] = []
         self._alone: dict[str, _Retry] = {}
@@ -48,7 +48,7 @@ class Retrier:
         """The next unit for an idle worker among `slots`; None while nothing can start there."""
         unit = self._take(slot, slots, elsewhere=True)
         if unit is None and not self._is_claimed(slot.node):
-            unit = self._scheduler.next_unit(slot.resident) or self._take(slot, slots, elsewhere=False)
+            unit = self._lanes.next_unit(slot) or self._take(slot, slots, elsewhere=False)
         return unit
 
     def finished(self, slot: Slot, unit: Unit) -> None:
@@ -64,7 +64,7 @@ class Retrier:
         self._failures[unit.unit_id, failure.kind] += 1
         num_failures = self._failures[unit.unit_id, failure.kind]
         again = num_failures <= getattr(self._policy, failure.kind, 0)
-        lost = self._scheduler.failed(unit, again=again)
+        lost = self._lanes.failed(unit, again=again)
         if again and not lost:
             rest = min(self._policy.backoff * 2 ** (num_failures - 1), MAX_REST_SECONDS)
             if isinstance(unit, EvaluateUnit):
@@ -85,7 +85,7 @@ class Retrier:
         """The first unit that may start in the slot; with `elsewhere`, only on a node that did not lose it."""
         now = self._clock()
         for retry in list(self._waiting):
-            if retry.due > now:
+            if retry.due > now or not self._lanes.may_run(retry.unit, slot):
                 continue
             if retry.is_alone:
                 if not self._has_node(retry, slot, slots):
@@ -95,7 +95,7 @@ class Retrier:
             ):
                 continue
             self._waiting.remove(retry)
-            if self._scheduler.resume(retry.unit):
+            if self._lanes.resume(retry.unit):
                 if retry.is_alone:
                     self._alone[retry.unit.unit_id] = retry
                 return retry.unit

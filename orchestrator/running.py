@@ -11,6 +11,10 @@ from typing import assert_never
 
 from grids import Cell, Retries, show_duration
 from orchestrator.failures import Failure, RunInterruptedError
+from orchestrator.lanes import Lanes, model_of
+from orchestrator.machines import describe
+from orchestrator.model_devices import ModelDevices
+from orchestrator.placement import Placement
 from orchestrator.planning import Plan
 from orchestrator.pools import Finished, Message, Pool, Slot
 from orchestrator.progress import Display
@@ -23,6 +27,8 @@ from workers.artifacts import ArtifactStore
 from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, ShardDone, Unit, Warned
 
 POLL_SECONDS = 1.0
+# A node of the kind that is missing may come back.
+MAX_STRANDED_SECONDS = 600.0
 
 
 @dataclass
@@ -50,16 +56,22 @@ class Run:
         retries: Retries | None = None,
         timeout: float | None = None,
         stop: Stop | None = None,
+        placement: Placement | None = None,
     ) -> None:
         artifacts = ArtifactStore(directory.artifact_dir)
-        self._scheduler = Scheduler(
+        self._lanes = Lanes(
             plan.to_run(),
-            has_artifact=artifacts.has,
-            seconds_of=seconds_of,
-            shards_of=shards_of,
-            num_workers=len(pool.slots),
+            pool.slots,
+            lambda lane: Scheduler(
+                lane.cells,
+                has_artifact=artifacts.has,
+                seconds_of=seconds_of,
+                shards_of=shards_of,
+                num_workers=lane.num_workers,
+            ),
+            placement,
         )
-        self._retrier = Retrier(self._scheduler, retries or Retries())
+        self._retrier = Retrier(self._lanes, retries or Retries())
         self._stop, self._timeout = stop or Stop(), timeout
         self._started: dict[str, float] = {}
         # No cell of a model could run whose folder was there and is gone. A model of the hub has no folder of its own.
@@ -71,6 +83,9 @@ class Run:
         self._units: dict[str, Unit] = {}
         self._shards: defaultdict[str, list[ShardDone]] = defaultdict(list)
         self._results: dict[str, str | Failure] = {}
+        self._model_devices = ModelDevices(directory.root, directory.store)
+        self._devices = self._model_devices.of(plan)
+        self._served = time.monotonic()
         self.outcome = Outcome()
 
     def execute(self) -> Outcome:
@@ -80,7 +95,7 @@ class Run:
         `between` is called at least every POLL_SECONDS. Raises RunInterruptedError and StorageError: what was saved
         until then is kept.
         """
-        while not self._scheduler.is_done and not (self._fail_fast and self.outcome.num_failed):
+        while not self._lanes.is_done and not (self._fail_fast and self.outcome.num_failed):
             if (reason := self._stop.reason) is not None:
                 self._display.noted(reason)
                 self._save_batches_in_flight()
@@ -90,6 +105,7 @@ class Run:
             for slot, message in self._pool.poll(POLL_SECONDS):
                 self._handle(slot, message)
             self._end_overdue()
+            self._check_served()
         return self.outcome
 
     def _save_batches_in_flight(self) -> None:
@@ -99,6 +115,16 @@ class Run:
                 self._handle(slot, message)
                 if isinstance(message, Samples | Finished | Failure):
                     busy.discard(slot)
+
+    def _check_served(self) -> None:
+        """Raises RunInterruptedError where all that is left waits for workers that are not there, and none comes."""
+        now = time.monotonic()
+        stranded = [] if any(slot.unit for slot in self._pool.slots) else self._lanes.stranded()
+        if not stranded:
+            self._served = now
+        elif all(slot.is_ready for slot in self._pool.slots) or now - self._served > MAX_STRANDED_SECONDS:
+            there = describe(slot.machine for slot in self._pool.slots if slot.is_ready)
+            raise RunInterruptedError(f"no worker may run {'; '.join(stranded)}; there are {there or 'none'}")
 
     def _end_overdue(self) -> None:
         """Kill what has run longer than a unit may."""
@@ -111,7 +137,7 @@ class Run:
                 self._handle(slot, Failure("timeout", message, message))
 
     def _hand_out(self) -> None:
-        if num_left_out := self._scheduler.leave_out(self._stop.seconds_left):
+        if num_left_out := self._lanes.leave_out(self._stop.seconds_left):
             self._display.noted(f"left for another run: {num_left_out} quantizations that the time limit would cut off")
         for slot in self._pool.slots:
             if not slot.is_ready or slot.unit is not None:
@@ -121,8 +147,16 @@ class Run:
                     unit = replace(unit, done=self._recorder.saved_responses(unit.cell))
                 self._units[slot.name], self._started[slot.name] = unit, time.monotonic()
                 self._pool.start(slot, unit)
-                self._recorder.unit_started(unit, slot.name, attempts=self._scheduler.attempts(unit))
+                self._note_device(unit, slot)
+                self._recorder.unit_started(unit, slot.name, attempts=self._lanes.attempts(unit))
                 self._display.started(slot, unit)
+
+    def _note_device(self, unit: Unit, slot: Slot) -> None:
+        """Write down on which device a model begins, before there is any answer."""
+        model = model_of(unit)
+        if model.label not in self._devices:
+            self._devices[model.label] = slot.machine.device or slot.machine.kind
+            self._model_devices.began(model.label, self._devices[model.label])
 
     def _handle(self, slot: Slot, message: Message) -> None:
         unit = self._units[slot.name]
@@ -136,7 +170,7 @@ class Run:
                 self._recorder.samples(unit, message.rows)
             case Quantized():
                 assert isinstance(unit, QuantizeUnit)
-                self._recorder.quantized(unit, message)
+                self._recorder.quantized(unit, _with_device(message, slot))
                 self._results[unit.unit_id] = f"{message.row['effective_bits']:.2f} bits per weight"
             case ShardDone():
                 assert isinstance(unit, EvaluateUnit)
@@ -145,7 +179,8 @@ class Run:
             case Evaluated():
                 assert isinstance(unit, EvaluateUnit)
                 message = _with_shards(message, self._shards.pop(unit.cell.cell_id, []))
-                refusal = self._recorder.evaluated(unit, message, attempts=self._scheduler.attempts(unit))
+                message = replace(message, device=slot.machine.recorded_device(message.device))
+                refusal = self._recorder.evaluated(unit, message, attempts=self._lanes.attempts(unit))
                 self._results[unit.unit_id] = refusal or _shown_value(unit, message)
             case Finished():
                 self._finish(slot, unit)
@@ -155,12 +190,12 @@ class Run:
                 assert_never(message)
 
     def _finish(self, slot: Slot, unit: Unit) -> None:
-        num_cells = int(self._scheduler.finished(unit) is not None)
+        num_cells = int(self._lanes.finished(unit) is not None)
         self._retrier.finished(slot, unit)
         result = self._results.pop(unit.unit_id)
         if isinstance(result, Failure):
             self.outcome.num_failed += num_cells
-            self._recorder.unit_failed(unit, result, [], attempts=self._scheduler.attempts(unit))
+            self._recorder.unit_failed(unit, result, [], attempts=self._lanes.attempts(unit))
             self._display.failed(slot, unit, result, num_cells=num_cells)
         else:
             self.outcome.num_done += num_cells
@@ -173,7 +208,7 @@ class Run:
         folder = _model_folder(unit)
         if folder in self._model_folders and not folder.is_dir():
             raise RunInterruptedError(f"the model folder {folder} is gone; {slot.name} says {failure.message}")
-        attempts = self._scheduler.attempts(unit)
+        attempts = self._lanes.attempts(unit)
         lost = self._retrier.failed(slot, unit, failure)
         self._recorder.unit_failed(unit, failure, lost, attempts=attempts)
         self.outcome.num_failed += len(lost)
@@ -191,8 +226,13 @@ def _with_shards(event: Evaluated, shards: list[ShardDone]) -> Evaluated:
     )
 
 
+def _with_device(event: Quantized, slot: Slot) -> Quantized:
+    """The event with the name that rows have for the device."""
+    return Quantized(event.row | {"device": slot.machine.recorded_device(event.row["device"])})
+
+
 def _model_folder(unit: Unit) -> Path:
-    return Path((unit.variant if isinstance(unit, QuantizeUnit) else unit.cell.variant).model.path)
+    return Path(model_of(unit).path)
 
 
 def _shown_value(unit: EvaluateUnit, event: Evaluated) -> str:

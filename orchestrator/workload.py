@@ -1,9 +1,9 @@
 """What a cell and a variant ask of a model, before anything ran: forward passes and floating-point operations.
 
 It counts what the evaluator does: equal masked inputs are computed once, steps that commit nothing are not run, the
-head is computed where a token is asked for. What only the answers decide (a generation that ends early) is not known
-here, so that generations are counted to their last step. A multiplication with its addition counts as two operations;
-norms, softmax, rotary embedding, rounding and padding are not counted.
+head is computed where a token is asked for. What only the answers decide is not known here: generations are counted to
+their last step, and a race of choices to the last draw of each, so that both are bounds (`at_most`). A multiplication
+with its addition counts as two operations; norms, softmax, rotary embedding, rounding and padding are not counted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grids import Calibration, CellTask
-from grids.protocol import GenerationSettings, LikelihoodSettings
+from grids.protocol import Family, GenerationSettings, LikelihoodSettings
 from orchestrator.task_sizes import TaskSize
 from workers.models.info import ModelInfo
 
@@ -69,16 +69,28 @@ def cell_work(shape: ModelInfo, task: CellTask, size: TaskSize) -> Work:
     return Work(num_forwards, num_forwards * forward_flops(shape, length, num_logits), length, num_logits)
 
 
+def at_most(task: CellTask, family: Family) -> str | None:
+    """Why a cell may take less work than `cell_work` says; None where its settings decide it."""
+    if task.info.is_generation:
+        return "a generation ends with its answer"
+    if family == "causal" or task.protocol.likelihood.race is None:
+        return None
+    return "a choice that cannot win is drawn for no longer"
+
+
 def expected_masks(length: float, settings: LikelihoodSettings) -> float:
     """How many different masks the draws of a request hold, on average, for a target of `length` tokens.
 
-    A draw masks l ~ U{1..L} tokens, each choice of l among C(L, l) equally likely; the draws of a group spread their l
-    evenly. A mean length between two whole ones is interpolated.
+    All patterns are enumerated where `exact` asks for it and they are no more than the draws. Else a draw masks
+    l ~ U{1..L} tokens, each choice of l among C(L, l) equally likely; the draws of a group spread their l evenly. A
+    mean length between two whole ones is interpolated.
     """
     below = math.floor(length)
     if below < length:
         share = length - below
         return (1 - share) * expected_masks(max(below, 1), settings) + share * expected_masks(below + 1, settings)
+    if settings.exact and 2**below - 1 <= settings.mc_num:
+        return float(2**below - 1)
     num_groups, per_group = settings.mc_num // settings.strata, settings.strata
     # Of a group's draws each l gets `certain`, and one more with probability `chance`.
     certain, chance = per_group // below, (per_group % below) / below
@@ -96,12 +108,13 @@ def expected_masks(length: float, settings: LikelihoodSettings) -> float:
 
 
 def num_steps(family: str, settings: GenerationSettings) -> float:
-    """Forwards of one answer: steps that commit something."""
+    """Forwards of one answer: steps that commit something; with guidance each runs with and without the prompt."""
     if family == "causal":
         return settings.gen_length
     if family == "llada":
         num_blocks = settings.gen_length // settings.llada.block_length
-        return num_blocks * min(settings.steps // num_blocks, settings.llada.block_length)
+        per_step = 2 if settings.llada.cfg_scale else 1
+        return per_step * num_blocks * min(settings.steps // num_blocks, settings.llada.block_length)
     times = [1 + (_DREAM_LAST_TIME - 1) * step / settings.steps for step in range(settings.steps + 1)]
     if settings.dream.algorithm == "origin":
         # Each token picks its step by itself: the last takes what is left.

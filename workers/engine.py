@@ -65,6 +65,11 @@ class Worker:
     def device_name(self) -> str:
         return torch.cuda.get_device_name() if self._device == "cuda" else "cpu"
 
+    @property
+    def device_memory(self) -> float | None:
+        """Bytes; None for a CPU, whose memory is its node's."""
+        return torch.cuda.get_device_properties().total_memory if self._device == "cuda" else None
+
     def _load_base(self, variant: Variant) -> LoadedModel:
         """The full-precision model. The old one is let go first: two do not fit on a GPU."""
         self._resident = None

@@ -13,6 +13,7 @@ from grids import GridError, parse_duration
 from orchestrator.cli.options import (
     EXIT_INCOMPLETE,
     Address,
+    AllowMixedDevices,
     BatchSize,
     Device,
     DryRun,
@@ -87,13 +88,14 @@ def run(
     retry_failed: RetryFailed = False,
     fail_fast: FailFast = False,
     time_limit: TimeLimit = None,
+    allow_mixed_devices: AllowMixedDevices = False,
     dry_run: DryRun = False,
 ) -> None:
     """Run a grid: compute what is missing, then write and print the table."""
     from orchestrator.commands import RunOptions, plan_grid, run_grid
     from orchestrator.plan_view import print_plan
 
-    overrides = set_ or []
+    overrides = [*(set_ or []), *(["allow_mixed_devices=true"] if allow_mixed_devices else [])]
     if dry_run:
         made = plan_grid(grid, study, limit=limit, overrides=overrides, only=only or [], retry_failed=retry_failed)
         print_plan(made)

@@ -76,4 +76,12 @@ TimeLimit = Annotated[
         help="End within 3h55m, say, before a batch job does: start nothing that would be lost, save what runs.",
     ),
 ]
+AllowMixedDevices = Annotated[
+    bool,
+    typer.Option(
+        "--allow-mixed-devices",
+        envvar="QSTUDY_ALLOW_MIXED_DEVICES",
+        help="A model's cells may run on several kinds of device; tables say so.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", envvar="QSTUDY_DRY_RUN", help="Show the plan and stop.")]

@@ -20,6 +20,7 @@ from reports.statistics import (
     severity,
     standard_error_of_average,
 )
+from reports.tables.devices import mixed_devices
 from reports.tables.evidence import Evidence, Parts, best_rows, corrected
 from reports.tables.grid import Entry, Layout, TaskColumn, model_labels
 from reports.tables.model import ColumnKind, TableCell
@@ -50,6 +51,7 @@ class Cells:
         self._is_grid_known = is_grid_known
         self.percentages = layout.percentages()
         self._lower_is_better = layout.lower_is_better()
+        self._mixed_devices = mixed_devices(layout)
         self._models = model_labels(row.names["model"] for row in rows)
         # Notes are numbered as a reader meets them, row by row.
         self._task_cells = {
@@ -133,7 +135,12 @@ class Cells:
             num_items=stored.get("num_items"),
             cell_ids=(entry.cell_id,),
             metric=f"{stored['metric']},{stored['filter']}",
+            notes=self._device_notes(entry),
         )
+
+    def _device_notes(self, entry: Entry) -> tuple[int, ...]:
+        note = self._mixed_devices.get(entry.cell_id)
+        return (self._notes.add(note, (entry.cell_id,)),) if note else ()
 
     def _empty_cell(self, entry: Entry) -> TableCell:
         """A cell without a number: failed, not applicable, or missing, with the reason as a footnote."""

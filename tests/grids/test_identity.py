@@ -9,6 +9,7 @@ import pytest
 
 from grids import Study
 from grids.identity import canonical_json, changed_fields, content_id
+from grids.needs import Needs
 from grids.protocol import DreamSampler, GenerationSettings, LikelihoodSettings, LladaSampler, Protocol
 from grids.schema import CalibrationEntry, Exclusion, Grid, MethodEntry, ModelEntry, ProtocolEntry, Retries, TaskEntry
 
@@ -42,9 +43,10 @@ CLASSIFIED = {
             *("models", "methods", "schemes", "tasks", "data", "preset", "protocol", "calibrations", "seeds", "limit"),
             "dtype",
         },
-        {"name", "exclude", "task_path", "retries", "timeout"},
+        {"name", "exclude", "task_path", "retries", "timeout", "allow_mixed_devices"},
     ),
-    ModelEntry: ({"path", "revision", "chat_template"}, {"name"}),
+    ModelEntry: ({"path", "revision", "chat_template"}, {"name", "needs"}),
+    Needs: (set(), {"label_selector", "gpu_memory", "host_memory"}),
     MethodEntry: ({"name", "parameters"}, {"label"}),
     TaskEntry: ({"name", "num_fewshot", "limit", "likelihood", "generation"}, {"group", "metric", "filter"}),
     CalibrationEntry: ({"dataset", "field", "num_samples", "length", "seed", "mask"}, {"name"}),

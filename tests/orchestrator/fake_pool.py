@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.failures import Failure, classify
+from orchestrator.placement import Placement
 from orchestrator.pools import Finished, Message, Slot
 from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, Unit, Warned
 
@@ -38,6 +39,7 @@ class FakePool:
         self.slots = [Slot(f"worker-{number}") for number in range(num_workers)]
         self.computed: dict[str, int] = {}
         self.is_closed = False
+        self.placement = Placement()
         self._disturb = disturb or (lambda unit, message: None)
         self._messages: dict[Slot, deque[Message]] = {}
 

@@ -39,8 +39,9 @@ class Cluster:
     def address(self) -> str:
         return str(self._cluster.address)
 
-    def add_node(self) -> None:
-        self.nodes.append(self._cluster.add_node(num_cpus=1, num_gpus=2, object_store_memory=STORE_BYTES))
+    def add_node(self, **options: Any) -> None:
+        """options: of Ray's own, as `labels`."""
+        self.nodes.append(self._cluster.add_node(num_cpus=1, num_gpus=2, object_store_memory=STORE_BYTES, **options))
 
     def remove_node(self, node: Any) -> None:
         """As if its machine had lost power."""

@@ -14,6 +14,9 @@ from workers.units import EvaluateUnit, Event, Progress, Unit, WorkerSettings
 class ObedientWorker:
     """`artifact_dir` is where it writes what it has started. Tasks: report, sleep, die, hog, spawn."""
 
+    device_name = "cpu"
+    device_memory = None
+
     def __init__(self, settings: WorkerSettings) -> None:
         self._folder = Path(settings.artifact_dir)
         if settings.device == "none":

@@ -6,6 +6,7 @@ import pytest
 
 from grids import Cell, Retries
 from orchestrator.failures import Failure, Kind
+from orchestrator.lanes import Lanes
 from orchestrator.pools import Slot
 from orchestrator.retrying import MAX_REST_SECONDS, Retrier
 from orchestrator.scheduling import Scheduler
@@ -27,10 +28,11 @@ class Workers:
         self.clock = Clock()
         self.scheduler = Scheduler(cells, has_artifact=lambda variant_id: False, num_workers=len(nodes))
         policy = {"backoff": 0.0} | policy
-        self.retrier = Retrier(self.scheduler, Retries.model_construct(**policy), clock=self.clock)
         self.slots = [Slot(f"worker-{number}") for number in range(len(nodes))]
         for slot, node in zip(self.slots, nodes, strict=True):
             slot.node = node
+        lanes = Lanes(cells, self.slots, lambda lane: self.scheduler)
+        self.retrier = Retrier(lanes, Retries.model_construct(**policy), clock=self.clock)
 
     def ask(self, number: int) -> Unit | None:
         slot = self.slots[number]

@@ -318,3 +318,19 @@ def test_a_number_is_printed_without_a_negative_zero(cell_row: Any) -> None:
     assert drop.value is not None
     assert drop.value < 0
     assert show_cell(drop, table.columns[-1]).number == "0.0"
+
+
+def test_cells_on_another_device_than_most_of_their_model_are_footnoted(study: list[dict[str, Any]]) -> None:
+    for row in study:
+        row["device"] = "NVIDIA A100" if (row["scheme"], row["task"]) == ("w8a8", "facts") else "NVIDIA H200"
+    table = build_study_table(study)
+    (footnote,) = table.footnotes
+    assert footnote.text == "ran on NVIDIA A100, most cells of its model on NVIDIA H200: mixed kinds of device"
+    assert footnote.cell_ids == ("tiny-rtn-w8a8-facts",)
+    assert _find(table, ("tiny", "w8a8", "rtn"), "general", "facts").notes == (footnote.number,)
+    assert _find(table, ("tiny", "w4a4", "rtn"), "general", "facts").notes == ()
+
+
+def test_two_models_on_two_devices_mix_nothing(cell_row: Any) -> None:
+    rows = [cell_row(model="one", device="NVIDIA A100"), cell_row(model="other", device="NVIDIA H200")]
+    assert not any("device" in footnote.text for footnote in build_study_table(rows).footnotes)
