@@ -13,6 +13,7 @@ from grids import Cell, Variant
 class WorkerSettings:
     """What decides a worker's speed and place, and no number: none of it is part of an id.
 
+    artifact_dir: a folder that all workers see, an fsspec URL, or `node:NAME`: a folder of each node's own.
     batch_size: the most sequences of one forward, None for as many as suit the device.
     """
 
