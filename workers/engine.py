@@ -20,6 +20,7 @@ from workers.lm import DiffusionLM
 from workers.models import LoadedModel, load_model
 from workers.node_cache import node_lock
 from workers.remote_artifacts import open_artifacts
+from workers.shipped_files import with_own_files
 from workers.tasks import BuiltTask, Evaluator, Request
 from workers.told_warnings import with_warnings
 from workers.units import (
@@ -57,6 +58,7 @@ class Worker:
 
     def run(self, unit: Unit) -> Iterator[Event]:
         """Events until the unit is done. What goes wrong is raised; the driver classifies it."""
+        unit = with_own_files(unit, self._settings.shipped_folder)
         events = (
             self._quantize(unit.variant, unit.batch_divisor) if isinstance(unit, QuantizeUnit) else self._evaluate(unit)
         )

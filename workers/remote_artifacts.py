@@ -1,8 +1,8 @@
 """Artifacts at a URL (`s3://`, `gs://`, `file://`, whatever fsspec knows), and their copies on this node.
 
 An object store has no rename. The tensors are written first, under their digest for a name, and the manifest last: a
-variant is there when its manifest is, and what the manifest does not name is not looked at. Two workers that write the
-same variant write two sets of tensors at most, and one of the two manifests, each of which names tensors that are there.
+variant is there when its manifest is, and what the manifest does not name is not looked at. Two workers that write one
+variant leave two sets of tensors at most, and one of their manifests; either names tensors that are there.
 """
 
 from __future__ import annotations
@@ -102,6 +102,9 @@ class RemoteArtifacts:
                 is_whole = isinstance(content["row"], dict) and isinstance(content["tensors"]["sha256"], str)
             except (FileNotFoundError, ValueError, KeyError, TypeError):
                 return None
+            except Exception as error:
+                # Each kind of storage has errors of its own: no such bucket, no credentials, no network.
+                raise _refusal("read", self._url, error) from error
             if not is_whole:
                 return None
             self._manifests[variant_id] = content
@@ -147,8 +150,7 @@ def leave_token(location: str, token: str) -> str:
     except GridError:
         raise
     except Exception as error:
-        # Each kind of storage has errors of its own: no such bucket, no credentials, no network.
-        raise GridError(f"cannot write to {location}: {type(error).__name__}: {error}", key="--artifacts") from error
+        raise _refusal("write to", location, error) from error
     return f"{location.rstrip('/')}/{name}"
 
 
@@ -156,6 +158,10 @@ def take_token(place: str) -> None:
     """Remove what `leave_token` has written."""
     files, path = _connect(place)
     files.rm_file(path)
+
+
+def _refusal(deed: str, location: str, error: Exception) -> GridError:
+    return GridError(f"cannot {deed} {location}: {type(error).__name__}: {error}", key="--artifacts")
 
 
 def _connect(url: str) -> tuple[Any, str]:
