@@ -15,6 +15,8 @@ PACKAGES = ("orchestrator", "workers", "reports", "methods", "grids")
 NEEDED = ("torch", "transformers", "lm_eval", "safetensors", "datasets", "fsspec", "pydantic", "yaml")
 # Of what ships; editors and compilers leave other files beside it.
 SUFFIXES = (".py", ".yaml", ".json", ".jsonl", ".txt", ".jinja", ".safetensors")
+# Below `grids`: those that a study does not use do not travel.
+SHIPPED_MODELS = os.path.join("demo", "models")
 WAITS = 5
 LARGEST_DIGESTED = 64 * 2**20
 
@@ -47,7 +49,7 @@ def installed_version() -> str | None:
 
 
 def code_digest() -> str | None:
-    """Of the five packages' files; None where one of them is missing."""
+    """Of the five packages' files without the demo's models; None where a package is missing."""
     whole = hashlib.sha256()
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
@@ -57,6 +59,8 @@ def code_digest() -> str | None:
         for folder, folders, files in os.walk(root):
             # In place: this is what the walk goes on with.
             folders[:] = sorted(name for name in folders if name != "__pycache__")
+            if os.path.relpath(folder, root) == SHIPPED_MODELS:
+                folders.clear()
             for name in sorted(files):
                 if name.endswith(SUFFIXES):
                     path = os.path.join(folder, name)

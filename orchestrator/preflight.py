@@ -82,6 +82,8 @@ class Preflight:
             )
 
     def _check_code(self, reports: Reports) -> None:
+        if hosts := _hosts(reports, lambda report: report["code"] is None):
+            raise GridError(f"{_of(hosts, reports)} did not get the code: {_named(hosts)}; install it", key="--address")
         own, version = node_probe.code_digest(), node_probe.installed_version()
         hosts = _hosts(reports, lambda report: report["code"] != own)
         if not hosts:
@@ -98,7 +100,7 @@ class Preflight:
         packages = [str(SHIPPED.parent / name) for name in node_probe.PACKAGES]
         used = {cell.variant.model.path for cell in self._cells}
         unused = [folder for folder in shipped_models().values() if str(folder) not in used]
-        left_out = [f"demo/models/{folder.name}" for folder in unused]
+        left_out = [f"{node_probe.SHIPPED_MODELS}/{folder.name}" for folder in unused]
         num_bytes = sum(
             file.stat().st_size
             for package in packages

@@ -181,7 +181,7 @@ def test_code_travels_to_nodes_without_it_and_takes_only_the_shipped_models_that
 
 def test_code_that_did_not_arrive_ends_the_run(tmp_path: Path, study: Path) -> None:
     gone = FakeCluster(lambda report: report.update(code=None, version=None), sent_code_helps=False)
-    assert "1 of 1 nodes have another qstudy than the driver" in refusal(gone, cells_of(tmp_path), study).message
+    assert refusal(gone, cells_of(tmp_path), study).message == "1 of 1 nodes did not get the code: node-0; install it"
 
 
 @pytest.mark.parametrize(
