@@ -130,9 +130,9 @@ class Preflight:
         hosts = _hosts(reports, lambda report: not report["sees_artifacts"])
         num_nodes = len(reports)
         if self.location.startswith(NODE):
-            self._say(f"artifacts stay on the disk of each of {num_nodes} nodes, which makes those that it needs")
+            self._say(f"artifacts stay on the disk of each node ({num_nodes}), which makes those that it needs")
         elif not hosts:
-            self._say(f"{num_nodes} nodes share {self.location}, where artifacts go")
+            self._say(f"artifacts go to {self.location}, which every node sees ({num_nodes})")
         elif self._was_given:
             reason = next(report["why_not"] for report in reports.values() if not report["sees_artifacts"])
             raise GridError(

@@ -133,7 +133,7 @@ def test_code_travelled_to_the_node_that_had_none(submitted: Submitted) -> None:
 
 
 def test_artifacts_stayed_on_the_nodes_disks(submitted: Submitted) -> None:
-    assert "artifacts stay on the disk of each of 2 nodes, which makes those that it needs" in submitted.log
+    assert "artifacts stay on the disk of each node (2), which makes those that it needs" in submitted.log
     made = [path for disk in submitted.disks for path in disk.glob("own/*/*/quantized.safetensors")]
     assert made
     assert len({path.read_bytes() for path in made}) == 1

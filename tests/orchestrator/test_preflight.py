@@ -122,7 +122,7 @@ def test_nodes_that_share_everything_work_in_the_studys_folder(tmp_path: Path, s
     cluster = FakeCluster(same, same)
     settings, said = settle(cluster, own_files(tmp_path), study)
     assert settings.artifact_dir == str(study / "artifacts")
-    assert said == [f"2 nodes share {study / 'artifacts'}, where artifacts go"]
+    assert said == [f"artifacts go to {study / 'artifacts'}, which every node sees (2)"]
     assert cluster.rejoined is None
 
 
@@ -150,7 +150,7 @@ def test_a_place_that_was_asked_for_must_be_seen(tmp_path: Path, study: Path) ->
 def test_each_nodes_own_disk_can_be_asked_for(tmp_path: Path, study: Path) -> None:
     settings, said = settle(FakeCluster(blind, blind), cells_of(tmp_path), study, "node")
     assert settings.artifact_dir == artifact_location("node", study)
-    assert said == ["artifacts stay on the disk of each of 2 nodes, which makes those that it needs"]
+    assert said == ["artifacts stay on the disk of each node (2), which makes those that it needs"]
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_a_cluster_is_asked(tmp_path: Path, study: Path) -> None:
