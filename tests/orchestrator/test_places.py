@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,6 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submitted]:
             # Ray's own is one number for the whole machine: another cluster's agent would leave this one without jobs.
             "dashboard_agent_listen_port": free_port(),
             "object_store_memory": STORE_BYTES,
-            # So that `--address auto` in the job is this cluster, whatever others run on this machine.
-            "env_vars": {"RAY_ADDRESS": "auto"},
         }
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
@@ -80,13 +79,21 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submitted]:
                 cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, env_vars=env)
             client = JobSubmissionClient(f"http://{cluster.webui_url}")
             command = f'{sys.executable} -c "from orchestrator.cli import main; main()"'
-            arguments = f"run {folder}/grid.yaml --study {folder}/study --address auto --artifacts node"
+            # `auto` would be any of the clusters on this machine.
+            arguments = f"run {folder}/grid.yaml --study {folder}/study --address {cluster.address} --artifacts node"
             job = submit(client, f"cd {folder} && {command} {arguments}")
-            assert wait_until(lambda: client.get_job_status(job).is_terminal(), seconds=240), client.get_job_logs(job)
+            assert wait_until(lambda: has_ended(client, job), seconds=300), client.get_job_logs(job)
             yield Submitted(client.get_job_status(job).value, client.get_job_logs(job), folder / "study", disks)
         finally:
             cluster.shutdown()
         assert wait_until(lambda: not processes(mark), seconds=60), processes(mark)
+
+
+def has_ended(client: JobSubmissionClient, job: str) -> bool:
+    # Each question is work for the machine that the job runs on.
+    time.sleep(0.5)
+    ended: bool = client.get_job_status(job).is_terminal()
+    return ended
 
 
 def free_port() -> int:
@@ -106,6 +113,7 @@ def submit(client: JobSubmissionClient, entrypoint: str) -> str:
         except RuntimeError as error:
             if "No available agent" not in str(error):
                 raise
+            time.sleep(0.5)
             return False
         return True
 
@@ -120,7 +128,7 @@ def test_a_submitted_grid_is_done_and_its_table_is_in_the_jobs_log(submitted: Su
     assert status.total["done"] == 2
     assert not status.is_running
     assert {row["num_items"] for row in ResultStore(submitted.study).cells()} == {8}
-    assert re.search(r"tiny-llada-base +\| fp16 ", submitted.log)
+    assert re.search(r"tiny-llada-base +fp16 ", submitted.log)
     assert "cells: 2 done" in submitted.log
 
 
