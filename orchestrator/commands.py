@@ -21,6 +21,7 @@ from orchestrator.placement import Placement, find_loads, place_models
 from orchestrator.plan_view import summary
 from orchestrator.planning import Plan, make_plan
 from orchestrator.pools import Pool
+from orchestrator.preflight import Preflight, artifact_location
 from orchestrator.priced_plan import PricedPlan, price_plan
 from orchestrator.pricing import Pricer
 from orchestrator.progress import Displays, make_display
@@ -33,7 +34,8 @@ from orchestrator.stopping import Stop
 from orchestrator.study_directory import StudyDirectory
 from orchestrator.study_lock import StudyLock
 from reports import StorageError
-from workers.artifacts import ArtifactStore
+from workers.artifacts import Artifacts
+from workers.remote_artifacts import open_artifacts
 from workers.units import WorkerSettings
 
 
@@ -42,6 +44,7 @@ class RunOptions:
     """How to run a grid. None of it changes a number, but for `limit`, `overrides` and `only`.
 
     time_limit: seconds within which the run ends, whatever is left to do.
+    artifacts: a folder that all nodes see, an fsspec URL, or `node`; None for the study's own folder.
     """
 
     study: Path | None = None
@@ -55,6 +58,7 @@ class RunOptions:
     retry_failed: bool = False
     fail_fast: bool = False
     time_limit: float | None = None
+    artifacts: str | None = None
 
 
 def load_study(grid_file: Path, *, limit: int | None, overrides: Sequence[str]) -> Study:
@@ -72,17 +76,19 @@ def plan_grid(
     only: Sequence[str] = (),
     retry_failed: bool = False,
     device: str | None = None,
+    artifacts: str | None = None,
 ) -> PricedPlan:
     """What a run would do and what it would cost (on `device`, see `price_plan`). Writes nothing."""
     study = load_study(grid_file, limit=limit, overrides=overrides)
     directory = StudyDirectory(study_folder or default_folder(study))
     directory.check_description()
     plan = make_plan(study, directory.store, retry_failed=retry_failed, only=only)
-    return _priced(plan, directory, device=device)
+    location = artifact_location(artifacts, directory.root)
+    return _priced(plan, directory, open_artifacts(location), device=device)
 
 
-def _priced(plan: Plan, directory: StudyDirectory, *, device: str | None = None) -> PricedPlan:
-    return price_plan(plan, directory.store, device=device, has_artifact=ArtifactStore(directory.artifact_dir).has)
+def _priced(plan: Plan, directory: StudyDirectory, artifacts: Artifacts, *, device: str | None = None) -> PricedPlan:
+    return price_plan(plan, directory.store, device=device, has_artifact=artifacts.has)
 
 
 def default_folder(study: Study) -> Path:
@@ -105,15 +111,17 @@ def run_grid(grid_file: Path, options: RunOptions, pool: Pool | None = None) -> 
         console.print(f"study {study.name} in {directory.root}: {summary(plan)}", highlight=False, soft_wrap=True)
         grid_text = grid_file.read_text(encoding="utf-8")
         if plan.to_run():
-            priced = _priced(plan, directory)
+            preflight = Preflight(plan.to_run(), directory.root, artifacts=options.artifacts, say=_teller(console))
+            priced = _priced(plan, directory, open_artifacts(preflight.location))
             devices = ModelDevices(directory.root, directory.store)
             loads = find_loads(priced, devices.of(plan))
             place = partial(place_models, loads, allow_mixed=study.allow_mixed_devices)
-            pool, placement = _workers(pool, place, directory, options)
+            pool, placement = _workers(pool, place, preflight, options)
+            artifacts = open_artifacts(preflight.location)
             try:
                 directory.describe(study, grid_text)
                 with _begun():
-                    _execute(priced, directory, pool, placement, lock, console, options, stop)
+                    _execute(priced, directory, artifacts, pool, placement, lock, console, options, stop)
             finally:
                 pool.close()
         else:
@@ -132,20 +140,30 @@ def _begun() -> Iterator[None]:
 
 
 def _workers(
-    given: Pool | None, place: Callable[[Sequence[Machine]], Placement], directory: StudyDirectory, options: RunOptions
+    given: Pool | None, place: Callable[[Sequence[Machine]], Placement], preflight: Preflight, options: RunOptions
 ) -> tuple[Pool, Placement]:
     """The workers of a run, and which models each may run."""
     if given is not None:
         return given, place([slot.machine for slot in given.slots])
     pool = RayPool(
-        worker_settings(directory, options), address=options.address, num_workers=options.num_workers, placing=place
+        worker_settings(preflight.location, options),
+        address=options.address,
+        num_workers=options.num_workers,
+        placing=place,
+        # What starts with the run is this machine, which sees what the driver sees.
+        prepare=preflight if options.address else None,
     )
     return pool, pool.placement
+
+
+def _teller(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def _execute(
     priced: PricedPlan,
     directory: StudyDirectory,
+    artifacts: Artifacts,
     pool: Pool,
     placement: Placement,
     lock: StudyLock,
@@ -174,6 +192,7 @@ def _execute(
             directory,
             pool,
             display,
+            has_artifact=artifacts.has,
             seconds_of=pricer.unit_seconds,
             shards_of=_shards_of(find_lanes(to_run, pool.slots, placement), pricer, options.shards),
             fail_fast=options.fail_fast,
@@ -196,9 +215,9 @@ def _shards_of(lanes: Sequence[Lane], pricer: Pricer, given: int | None) -> Call
     return lambda cell: by_model[cell.variant.model.label](cell)
 
 
-def worker_settings(directory: StudyDirectory, options: RunOptions) -> WorkerSettings:
+def worker_settings(artifacts: str, options: RunOptions) -> WorkerSettings:
     """One thread a worker on CPUs: more would add in another order, and scores must not depend on workers."""
-    return WorkerSettings(artifact_dir=str(directory.artifact_dir.resolve()), batch_size=options.batch_size)
+    return WorkerSettings(artifact_dir=artifacts, batch_size=options.batch_size)
 
 
 __all__ = ["RunOptions", "load_study", "plan_grid", "run_grid"]

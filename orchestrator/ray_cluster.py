@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from grids import GridError
@@ -13,6 +15,8 @@ from orchestrator.machines import Machine
 
 MAX_CPU_WORKERS = 8
 CONNECT_SECONDS = 5.0
+# A node starts a process to answer, maybe from a network disk.
+ANSWER_SECONDS = 120.0
 # A head that is started anew (with Ray's fault tolerance) is back by then; Ray ends the driver after 60 s.
 MAX_HEAD_ABSENCE = 20.0
 _SETTINGS = {
@@ -36,7 +40,7 @@ class RayCluster:
             os.environ.setdefault(name, value)
         import ray
 
-        self._ray = ray
+        self._ray, self._address = ray, address
         self._connect(address, num_workers or 1)
         self._kind = "GPU"
         if not self.nodes_for_workers():
@@ -57,8 +61,8 @@ class RayCluster:
         self._raylet, self._head = node.raylet_socket_name, _host_and_port(node.gcs_address)
         self._head_seen = time.monotonic()
 
-    def _connect(self, address: str | None, num_workers: int) -> None:
-        quiet = {"log_to_driver": False, "logging_level": "error"}
+    def _connect(self, address: str | None, num_workers: int, **options: Any) -> None:
+        quiet = {"log_to_driver": False, "logging_level": "error"} | options
         if address is None:
             num_cpus = max(os.cpu_count() or 1, num_workers)
             # "local": else a cluster that somebody has started on this machine would be joined.
@@ -73,6 +77,39 @@ class RayCluster:
             self._ray.init(address=address, **quiet)
         except (ConnectionError, ValueError) as error:
             raise GridError(f"cannot join the Ray cluster: {error}", key="--address") from error
+
+    def rejoin(self, runtime_env: dict[str, Any]) -> None:
+        """Join the same cluster anew, so that what starts from now on gets `runtime_env`. Folders in it travel."""
+        assert self._address is not None
+        self._ray.shutdown()
+        self._connect(self._address, 1, runtime_env=runtime_env)
+
+    def ask_nodes(self, question: Callable[..., dict[str, Any]], *arguments: object) -> dict[str, dict[str, Any]]:
+        """What a function gives on each node for workers, by id. Its module travels, so that nothing need be there.
+
+        Raises GridError where a node does not answer.
+        """
+        from ray import cloudpickle
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        module = sys.modules[question.__module__]
+        cloudpickle.register_pickle_by_value(module)
+        try:
+            task = self._ray.remote(num_cpus=0, max_retries=0)(question)
+            asked = {}
+            for node in self.nodes_for_workers():
+                there = NodeAffinitySchedulingStrategy(node, soft=False)
+                asked[task.options(scheduling_strategy=there).remote(*arguments)] = node
+        finally:
+            cloudpickle.unregister_pickle_by_value(module)
+        answered, silent = self._ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+        try:
+            if silent:
+                raise GridError(f"{len(silent)} nodes do not answer in {ANSWER_SECONDS:.0f} s", key="--address")
+            return {asked[answer]: self._ray.get(answer) for answer in answered}
+        except self._ray.exceptions.RayError as error:
+            last = str(error).strip().rpartition("\n")[2]
+            raise GridError(f"a node cannot be asked what it has: {last}", key="--address") from error
 
     def nodes_for_workers(self) -> dict[str, int]:
         """How many workers each node holds, by id: of those that are alive and hold any, whatever runs there now."""

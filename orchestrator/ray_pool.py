@@ -46,6 +46,8 @@ class RayPool:
 
     start_seconds: how long no worker at all may be ready before the run ends.  placing: says which models may run on
     which of the cluster's machines; what it raises is raised.
+    start_seconds: how long no worker at all may be ready before the run ends.
+    prepare: what the cluster has to be asked before workers start; it gives the settings that they get.
     """
 
     def __init__(
@@ -56,8 +58,15 @@ class RayPool:
         num_workers: int | None,
         start_seconds: float = START_SECONDS,
         placing: Callable[[Sequence[Machine]], Placement] = lambda machines: Placement(),
+        prepare: Callable[[RayCluster, WorkerSettings], WorkerSettings] | None = None,
     ) -> None:
         self._cluster = RayCluster(address, num_workers)
+        if prepare is not None:
+            try:
+                settings = prepare(self._cluster, settings)
+            except BaseException:
+                self._cluster.shutdown()
+                raise
         import ray
 
         from workers.engine import Worker

@@ -23,7 +23,6 @@ from orchestrator.retrying import Retrier
 from orchestrator.scheduling import Scheduler
 from orchestrator.stopping import Stop
 from orchestrator.study_directory import StudyDirectory
-from workers.artifacts import ArtifactStore
 from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, ShardDone, Unit, Warned
 
 POLL_SECONDS = 1.0
@@ -49,6 +48,7 @@ class Run:
         pool: Pool,
         display: Display,
         *,
+        has_artifact: Callable[[str], bool] = lambda variant_id: False,
         seconds_of: Callable[[Unit], float] = lambda unit: 1.0,
         shards_of: Callable[[Cell], int] = lambda cell: 1,
         fail_fast: bool = False,
@@ -58,13 +58,12 @@ class Run:
         stop: Stop | None = None,
         placement: Placement | None = None,
     ) -> None:
-        artifacts = ArtifactStore(directory.artifact_dir)
         self._lanes = Lanes(
             plan.to_run(),
             pool.slots,
             lambda lane: Scheduler(
                 lane.cells,
-                has_artifact=artifacts.has,
+                has_artifact=has_artifact,
                 seconds_of=seconds_of,
                 shards_of=shards_of,
                 num_workers=lane.num_workers,

@@ -8,18 +8,19 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 import methods
 from grids import Cell, Variant
-from workers.artifacts import ArtifactStore
 from workers.calibration import audit_windows, calibration_windows
 from workers.causal import CausalLM
 from workers.lm import DiffusionLM
 from workers.models import LoadedModel, load_model
+from workers.node_cache import node_lock
+from workers.remote_artifacts import open_artifacts
+from workers.shipped_files import with_own_files
 from workers.tasks import BuiltTask, Evaluator, Request
 from workers.told_warnings import with_warnings
 from workers.units import (
@@ -33,6 +34,7 @@ from workers.units import (
     Samples,
     ShardDone,
     Unit,
+    Warned,
     WorkerSettings,
 )
 
@@ -51,11 +53,12 @@ class Worker:
             self._device = "cuda" if torch.cuda.is_available() else "cpu"
         if self._device == "cpu":
             torch.set_num_threads(settings.num_threads)
-        self._artifacts = ArtifactStore(Path(settings.artifact_dir))
+        self._artifacts = open_artifacts(settings.artifact_dir)
         self._resident: tuple[str, LoadedModel] | None = None
 
     def run(self, unit: Unit) -> Iterator[Event]:
         """Events until the unit is done. What goes wrong is raised; the driver classifies it."""
+        unit = with_own_files(unit, self._settings.shipped_folder)
         events = (
             self._quantize(unit.variant, unit.batch_divisor) if isinstance(unit, QuantizeUnit) else self._evaluate(unit)
         )
@@ -90,6 +93,24 @@ class Worker:
         if self._artifacts.has(variant.variant_id):
             yield Quantized(self._artifacts.row(variant.variant_id))
             return
+        yield Quantized((yield from self._make(variant, batch_divisor)))
+
+    def _have_artifact(self, variant: Variant, batch_divisor: int) -> Iterator[Event]:
+        """Quantize a variant once more where its artifact is on other nodes' disks, gone, or damaged.
+
+        The same draws and sums give the same bits. Of a node's workers one does it, and the others wait.
+        """
+        variant_id = variant.variant_id
+        is_resident = self._resident is not None and self._resident[0] == variant_id
+        if variant.is_full_precision or is_resident or self._artifacts.fetch(variant_id):
+            return
+        with node_lock(variant_id):
+            if not self._artifacts.fetch(variant_id):
+                yield Warned("the variant is not on this node, or is damaged: quantized again here")
+                yield from self._make(variant, batch_divisor)
+
+    def _make(self, variant: Variant, batch_divisor: int) -> Generator[Event, None, dict[str, Any]]:
+        """Quantize a variant, audit it, save it, keep it; its fields of the `variants` table."""
         started = time.monotonic()
         loaded = self._load_base(variant)
         kind = methods.available_methods()[variant.method]
@@ -126,7 +147,7 @@ class Worker:
         tensors, layout = methods.quantized_state(loaded.model, changed_parameters=report.changed_parameters)
         self._artifacts.save(variant, tensors, layout, row)
         self._resident = (variant.variant_id, loaded)
-        yield Quantized(row)
+        return row
 
     def _with_progress(
         self, phase: str, work: Callable[[Callable[[int, int], None]], Result]
@@ -150,7 +171,9 @@ class Worker:
             return future.result()
 
     def _evaluate(self, unit: EvaluateUnit) -> Iterator[Event]:
-        cell, started = unit.cell, time.monotonic()
+        cell = unit.cell
+        yield from self._have_artifact(cell.variant, unit.batch_divisor)
+        started = time.monotonic()
         loaded = self._load(cell.variant)
         batch_size = self._settings.batch_size
         if batch_size is not None:

@@ -13,13 +13,16 @@ from grids import Cell, Variant
 class WorkerSettings:
     """What decides a worker's speed and place, and no number: none of it is part of an id.
 
+    artifact_dir: a folder that all workers see, an fsspec URL, or `node:NAME`: a folder of each node's own.
     batch_size: the most sequences of one forward, None for as many as suit the device.
+    shipped_folder: where the driver has the files that ship with qstudy; empty where workers have the same folder.
     """
 
     artifact_dir: str
     device: str = "auto"
     num_threads: int = 1
     batch_size: int | None = None
+    shipped_folder: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from orchestrator.cli.options import (
     EXIT_INCOMPLETE,
     Address,
     AllowMixedDevices,
+    Artifacts,
     BatchSize,
     Device,
     DryRun,
@@ -41,6 +42,7 @@ def plan(
     only: Only = None,
     retry_failed: RetryFailed = False,
     device: Device = None,
+    artifacts: Artifacts = None,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, envvar="QSTUDY_WORKERS", help="Predict the wall time on so many.")
     ] = None,
@@ -60,7 +62,14 @@ def plan(
 
     sizes = ([workers] if workers else []) + _worker_counts(simulate)
     made = plan_grid(
-        grid, study, limit=limit, overrides=set_ or [], only=only or [], retry_failed=retry_failed, device=device
+        grid,
+        study,
+        limit=limit,
+        overrides=set_ or [],
+        only=only or [],
+        retry_failed=retry_failed,
+        device=device,
+        artifacts=artifacts,
     )
     simulations = [made.simulate(size, failures_per_hour=failure_rate) for size in dict.fromkeys(sizes)]
     print_plan(made, simulations, as_json=as_json)
@@ -89,6 +98,7 @@ def run(
     fail_fast: FailFast = False,
     time_limit: TimeLimit = None,
     allow_mixed_devices: AllowMixedDevices = False,
+    artifacts: Artifacts = None,
     dry_run: DryRun = False,
 ) -> None:
     """Run a grid: compute what is missing, then write and print the table."""
@@ -97,7 +107,15 @@ def run(
 
     overrides = [*(set_ or []), *(["allow_mixed_devices=true"] if allow_mixed_devices else [])]
     if dry_run:
-        made = plan_grid(grid, study, limit=limit, overrides=overrides, only=only or [], retry_failed=retry_failed)
+        made = plan_grid(
+            grid,
+            study,
+            limit=limit,
+            overrides=overrides,
+            only=only or [],
+            retry_failed=retry_failed,
+            artifacts=artifacts,
+        )
         print_plan(made)
         return
     options = RunOptions(
@@ -112,6 +130,7 @@ def run(
         retry_failed=retry_failed,
         fail_fast=fail_fast,
         time_limit=_seconds(time_limit),
+        artifacts=artifacts,
     )
     raise typer.Exit(0 if run_grid(grid, options) else EXIT_INCOMPLETE)
 

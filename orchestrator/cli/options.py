@@ -85,3 +85,11 @@ AllowMixedDevices = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", envvar="QSTUDY_DRY_RUN", help="Show the plan and stop.")]
+Artifacts = Annotated[
+    str | None,
+    typer.Option(
+        "--artifacts",
+        envvar="QSTUDY_ARTIFACTS",
+        help="For quantized models: a folder that all see, a URL (s3://...), or `node`. [default: STUDY/artifacts]",
+    ),
+]
