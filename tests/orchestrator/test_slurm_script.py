@@ -144,7 +144,7 @@ def test_cells_that_failed_for_good_do_not(job: Job) -> None:
     ended = job.run(STUB_CODE="3", STUB_COUNTS='"failed": 4, "reuse": 8')
     assert ended.code == 3
     assert not ended.was_requeued
-    assert "no cell is left to run; what failed stays failed (qstudy failures study)" in ended.err
+    assert "no cell of those asked for is left to run; what failed stays failed (qstudy failures study)" in ended.err
 
 
 @pytest.mark.parametrize("code", [1, 2])
