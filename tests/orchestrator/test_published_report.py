@@ -31,6 +31,7 @@ def test_the_papers_tables_are_written_with_their_errata_in_every_format(tmp_pat
     assert [str(Path(line).relative_to(tmp_path)) for line in out.splitlines()] == [
         "report.md",
         "report.tex",
+        "findings.tex",
         *(f"tables/paper-{number}.tex" for number in range(1, 6)),
         "numbers.tex",
         "report.csv",
@@ -48,7 +49,7 @@ def test_a_single_table_of_the_papers_can_be_asked_for(tmp_path: Path, qstudy: C
     code, out, _ = qstudy("report", "published:paper", "--table", "paper-2", "-f", "latex", "-o", tmp_path)
     assert (code, [Path(line).name for line in out.splitlines()]) == (
         0,
-        ["report.tex", "paper-2.tex", "numbers.tex"],
+        ["report.tex", "findings.tex", "paper-2.tex", "numbers.tex"],
     )
 
 
