@@ -119,7 +119,10 @@ class RayPool:
         if not waiting:
             time.sleep(timeout)
             return
-        answered, _ = self._ray.wait(list(waiting), num_returns=1, timeout=timeout)
+        answered, others = self._ray.wait(list(waiting), num_returns=1, timeout=timeout)
+        if answered and others:
+            # All that have something to say by now, for each word costs the driver a round.
+            answered += self._ray.wait(others, num_returns=len(others), timeout=0)[0]
         for asked in answered:
             place = waiting[asked]
             if asked is place.ready:
