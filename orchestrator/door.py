@@ -21,7 +21,6 @@ from orchestrator.paper_check import PaperCheck
 from orchestrator.paper_check import check_paper as check_paper_numbers
 from orchestrator.reporting import RUN_FORMATS, write_joined_report, write_study_report
 from orchestrator.run_result import RunResult
-from orchestrator.study_directory import StudyDirectory
 from orchestrator.study_state import Status, study_status
 from reports.export import Limits
 
@@ -47,6 +46,7 @@ def plan(
     only: Sequence[str] = (),
     retry_failed: bool = False,
     device: str | None = None,
+    artifacts: str | None = None,
 ) -> PricedPlan:
     """What `run` would do in the folder `study` and what it would cost; the arguments are the command's options.
 
@@ -62,6 +62,7 @@ def plan(
         only=only,
         retry_failed=retry_failed,
         device=device,
+        artifacts=artifacts,
     )
 
 
@@ -79,6 +80,7 @@ def run(
     retry_failed: bool = False,
     fail_fast: bool = False,
     time_limit: float | str | None = None,
+    artifacts: str | None = None,
     in_process: bool = False,
     show_progress: bool = False,
 ) -> RunResult:
@@ -92,6 +94,7 @@ def run(
     """
     from orchestrator import commands
     from orchestrator.pools import InProcessPool
+    from orchestrator.preflight import artifact_location
 
     options = commands.RunOptions(
         study=_path(study),
@@ -105,11 +108,12 @@ def run(
         retry_failed=retry_failed,
         fail_fast=fail_fast,
         time_limit=parse_duration(time_limit) if isinstance(time_limit, str) else time_limit,
+        artifacts=artifacts,
     )
     pool = None
     if in_process:
         folder = options.study or commands.default_folder(load_grid(grid, limit=limit, overrides=overrides))
-        pool = InProcessPool(commands.worker_settings(StudyDirectory(folder), options))
+        pool = InProcessPool(commands.worker_settings(artifact_location(artifacts, folder), options))
     return commands.run_grid(Path(grid), options, pool, console=Console(stderr=True) if show_progress else None)
 
 
