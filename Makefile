@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test chaos check lock demo-models
+.PHONY: demo test chaos paper-grid check lock demo-models
 
 demo: .venv/ready
 	$(BIN)/qstudy demo
@@ -11,9 +11,14 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest
 
-# Studies under random blows against workers, nodes and drivers, each compared with an undisturbed one.
-chaos: .venv/ready
+# The paper's grid to its end, then studies under random blows against workers, nodes and drivers, each compared with an
+# undisturbed one.
+chaos: paper-grid
 	$(BIN)/python -m tests.orchestrator.chaos --minutes $(or $(MINUTES),60) --seed $(or $(SEED),1)
+
+# The whole grid of the paper with the demo's models, four items a task, without the hub: some minutes.
+paper-grid: .venv/ready
+	$(BIN)/python -m tests.orchestrator.paper_with_tiny_models
 
 check: .venv/ready
 	$(BIN)/ruff check

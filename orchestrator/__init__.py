@@ -1,8 +1,9 @@
 """The roof: the `qstudy` command, planning, scheduling on Ray, retries, live progress.
 
-Everything a command does can be done from Python through the names below. No quantization, no evaluation and no
-table is made here; the driver is the only writer of a study's results. Names are handed on lazily, so that
-`qstudy --help` loads neither torch nor Ray.
+Everything a command does is a function here, with a typed result: `load_grid`, `plan`, `run`, `status`, `report` and
+the others below; `import qstudy` gives the same names. No quantization, no evaluation and no table is made here; the
+driver is the only writer of a study's results. Names are handed on lazily, so that `qstudy --help` loads neither torch
+nor Ray.
 """
 
 from __future__ import annotations
@@ -11,60 +12,84 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.commands import RunOptions, load_study, plan_grid, run_grid
-    from orchestrator.comparing import Comparisons, compare_variants
-    from orchestrator.explaining import Explanation, explain_cell
+    from grids import GridError, Study
+    from orchestrator.comparing import Comparisons
+    from orchestrator.door import check_paper, compare, explain, export, load_grid, plan, report, run, status, verify
+    from orchestrator.explaining import Explanation
+    from orchestrator.exporting import Exported, Verdict
     from orchestrator.failed_cells import FailureGroup, study_failures
-    from orchestrator.paper_check import PaperCheck, check_paper
-    from orchestrator.planning import Plan, PlannedCell, make_plan
-    from orchestrator.priced_plan import PricedPlan, price_plan
-    from orchestrator.status import Status, study_status
+    from orchestrator.failures import RunInterruptedError
+    from orchestrator.fetching import Fetched, fetch_grid
+    from orchestrator.listing import Listing, list_names
+    from orchestrator.paper_check import PaperCheck
+    from orchestrator.planning import Plan, PlannedCell
+    from orchestrator.priced_plan import PricedPlan
+    from orchestrator.quantizing import QuantizedVariant, QuantizeFailedError, QuantizeOptions, quantize_model
+    from orchestrator.run_result import RunResult
     from orchestrator.study_directory import StudyDirectory
+    from orchestrator.study_state import FailedCell, Status
+    from reports import StorageError
 
-_HOMES = {
-    "Comparisons": "orchestrator.comparing",
-    "Explanation": "orchestrator.explaining",
-    "FailureGroup": "orchestrator.failed_cells",
-    "PaperCheck": "orchestrator.paper_check",
-    "Plan": "orchestrator.planning",
-    "PlannedCell": "orchestrator.planning",
-    "PricedPlan": "orchestrator.priced_plan",
-    "RunOptions": "orchestrator.commands",
-    "Status": "orchestrator.status",
-    "StudyDirectory": "orchestrator.study_directory",
-    "check_paper": "orchestrator.paper_check",
-    "compare_variants": "orchestrator.comparing",
-    "explain_cell": "orchestrator.explaining",
-    "load_study": "orchestrator.commands",
-    "make_plan": "orchestrator.planning",
-    "plan_grid": "orchestrator.commands",
-    "price_plan": "orchestrator.priced_plan",
-    "run_grid": "orchestrator.commands",
-    "study_failures": "orchestrator.failed_cells",
-    "study_status": "orchestrator.status",
+_NAMES = {
+    "grids": ("GridError", "Study"),
+    "orchestrator.comparing": ("Comparisons",),
+    "orchestrator.door": (
+        *("check_paper", "compare", "explain", "export", "load_grid", "plan", "report", "run", "status", "verify"),
+    ),
+    "orchestrator.explaining": ("Explanation",),
+    "orchestrator.exporting": ("Exported", "Verdict"),
+    "orchestrator.failed_cells": ("FailureGroup", "study_failures"),
+    "orchestrator.failures": ("RunInterruptedError",),
+    "orchestrator.fetching": ("Fetched", "fetch_grid"),
+    "orchestrator.listing": ("Listing", "list_names"),
+    "orchestrator.paper_check": ("PaperCheck",),
+    "orchestrator.planning": ("Plan", "PlannedCell"),
+    "orchestrator.priced_plan": ("PricedPlan",),
+    "orchestrator.quantizing": ("QuantizeFailedError", "QuantizeOptions", "QuantizedVariant", "quantize_model"),
+    "orchestrator.run_result": ("RunResult",),
+    "orchestrator.study_directory": ("StudyDirectory",),
+    "orchestrator.study_state": ("FailedCell", "Status"),
+    "reports": ("StorageError",),
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Comparisons",
     "Explanation",
+    "Exported",
+    "FailedCell",
     "FailureGroup",
+    "Fetched",
+    "GridError",
+    "Listing",
     "PaperCheck",
     "Plan",
     "PlannedCell",
     "PricedPlan",
-    "RunOptions",
+    "QuantizeFailedError",
+    "QuantizeOptions",
+    "QuantizedVariant",
+    "RunInterruptedError",
+    "RunResult",
     "Status",
+    "StorageError",
+    "Study",
     "StudyDirectory",
+    "Verdict",
     "check_paper",
-    "compare_variants",
-    "explain_cell",
-    "load_study",
-    "make_plan",
-    "plan_grid",
-    "price_plan",
-    "run_grid",
+    "compare",
+    "explain",
+    "export",
+    "fetch_grid",
+    "list_names",
+    "load_grid",
+    "plan",
+    "quantize_model",
+    "report",
+    "run",
+    "status",
     "study_failures",
-    "study_status",
+    "verify",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,12 +28,14 @@ from orchestrator.pricing import Pricer
 from orchestrator.progress import Displays, make_display
 from orchestrator.progress_file import ProgressFile
 from orchestrator.ray_pool import RayPool
-from orchestrator.reporting import print_report
-from orchestrator.running import Run
+from orchestrator.reporting import write_run_report
+from orchestrator.run_result import RunResult
+from orchestrator.running import Outcome, Run
 from orchestrator.scheduling import even_shards
 from orchestrator.stopping import Stop
 from orchestrator.study_directory import StudyDirectory
 from orchestrator.study_lock import StudyLock
+from orchestrator.study_state import study_status
 from reports import StorageError
 from workers.artifacts import Artifacts
 from workers.remote_artifacts import open_artifacts
@@ -61,8 +64,8 @@ class RunOptions:
     artifacts: str | None = None
 
 
-def load_study(grid_file: Path, *, limit: int | None, overrides: Sequence[str]) -> Study:
-    """The study that a grid file means, with changes from the command line. Raises GridError."""
+def load_grid(grid_file: Path, *, limit: int | None = None, overrides: Sequence[str] = ()) -> Study:
+    """The study that a grid file means, with `KEY=VALUE` changes. Raises GridError."""
     changes = [*overrides, *([f"limit={limit}"] if limit is not None else [])]
     return resolve(read_grid(grid_file, changes), grid_file, make_catalog())
 
@@ -79,7 +82,7 @@ def plan_grid(
     artifacts: str | None = None,
 ) -> PricedPlan:
     """What a run would do and what it would cost (on `device`, see `price_plan`). Writes nothing."""
-    study = load_study(grid_file, limit=limit, overrides=overrides)
+    study = load_grid(grid_file, limit=limit, overrides=overrides)
     directory = StudyDirectory(study_folder or default_folder(study))
     directory.check_description()
     plan = make_plan(study, directory.store, retry_failed=retry_failed, only=only)
@@ -95,19 +98,22 @@ def default_folder(study: Study) -> Path:
     return Path("studies") / study.name
 
 
-def run_grid(grid_file: Path, options: RunOptions, pool: Pool | None = None) -> bool:
-    """Compute what is missing, write the report, print the table. True if every applicable cell of the grid is done.
+def run_grid(
+    grid_file: Path, options: RunOptions, pool: Pool | None = None, *, console: Console | None = None
+) -> RunResult:
+    """Compute what is missing and write the report; tell of it on `console`, if there is one.
 
     Without `pool`, workers are Ray actors. Raises GridError before anything is written, also where another driver runs
     the study; StorageError where nothing can be written; RunInterruptedError where a run that has begun cannot go on.
     """
-    stop = Stop(options.time_limit)
-    study = load_study(grid_file, limit=options.limit, overrides=options.overrides)
+    stop, began = Stop(options.time_limit), time.monotonic()
+    console = console or Console(quiet=True)
+    outcome = Outcome()
+    study = load_grid(grid_file, limit=options.limit, overrides=options.overrides)
     directory = StudyDirectory(options.study or default_folder(study))
     with StudyLock(directory.root) as lock:
         directory.open_for_writing()
         plan = make_plan(study, directory.store, retry_failed=options.retry_failed, only=options.only)
-        console = Console(stderr=True)
         console.print(f"study {study.name} in {directory.root}: {summary(plan)}", highlight=False, soft_wrap=True)
         grid_text = grid_file.read_text(encoding="utf-8")
         if plan.to_run():
@@ -121,13 +127,16 @@ def run_grid(grid_file: Path, options: RunOptions, pool: Pool | None = None) -> 
             try:
                 directory.describe(study, grid_text)
                 with _begun():
-                    _execute(priced, directory, artifacts, pool, placement, lock, console, options, stop)
+                    outcome = _execute(priced, directory, artifacts, pool, placement, lock, console, options, stop)
             finally:
                 pool.close()
         else:
             directory.describe(study, grid_text)
         with _begun():
-            return print_report(directory)
+            paths = write_run_report(directory)
+    with _begun():
+        status = study_status(directory.root)
+    return RunResult(status, outcome.num_done, outcome.num_failed, tuple(paths), time.monotonic() - began)
 
 
 @contextmanager
@@ -170,7 +179,7 @@ def _execute(
     console: Console,
     options: RunOptions,
     stop: Stop,
-) -> None:
+) -> Outcome:
     """Drive the workers; tell of it here, and to other shells by a file."""
     plan, pricer = priced.plan, priced.pricer
     to_run = plan.to_run()
@@ -187,7 +196,7 @@ def _execute(
     with stop.listening(), Displays(shown, progress, metrics) as display:
         if told := placement.summary():
             display.noted(f"each model keeps to one kind of device: {told}")
-        Run(
+        return Run(
             plan,
             directory,
             pool,
@@ -220,4 +229,4 @@ def worker_settings(artifacts: str, options: RunOptions) -> WorkerSettings:
     return WorkerSettings(artifact_dir=artifacts, batch_size=options.batch_size)
 
 
-__all__ = ["RunOptions", "load_study", "plan_grid", "run_grid"]
+__all__ = ["RunOptions", "load_grid", "plan_grid", "run_grid"]

@@ -22,12 +22,21 @@ EXPORT_FOLDER = "export"
 _LOCK = Path(orchestrator.__file__).parents[1] / "requirements.lock"
 
 
-def export_study(folder: Path, output: Path | None, *, samples: bool, capsule: bool) -> list[Path]:
+@dataclass(frozen=True)
+class Exported:
+    """The files that were written, and the SHA-256 of the capsule's manifest if there is a capsule."""
+
+    paths: tuple[Path, ...]
+    capsule_digest: str | None
+
+
+def export_study(folder: Path, output: Path | None = None, *, samples: bool = False, capsule: bool = False) -> Exported:
     """Write a study's data set, and its capsule if asked for. Raises GridError for a folder without results."""
     directory = StudyDirectory.existing(folder)
     description = directory.description()
     study, expected = str(description["name"]), description["cells"]
     out_dir = output or folder / EXPORT_FOLDER
+    digest = None
     try:
         paths = export_dataset(directory.store, out_dir, study=study, expected=expected, samples=samples)
         if capsule:
@@ -41,13 +50,12 @@ def export_study(folder: Path, output: Path | None, *, samples: bool, capsule: b
                     report_dir=Path(report_dir),
                     lock=_LOCK if _LOCK.is_file() else None,
                 )
-            Console(stderr=True).print(f"SHA-256 of the capsule's manifest: {digest}", highlight=False, soft_wrap=True)
             paths.append(target)
     except GridError:
         raise
     except ValueError as error:
         raise GridError(str(error), file=str(folder)) from error
-    return paths
+    return Exported(tuple(paths), digest)
 
 
 @dataclass(frozen=True)

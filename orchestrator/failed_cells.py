@@ -11,8 +11,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from orchestrator.logs import unit_logs
-from orchestrator.status import FailedCell, study_status
 from orchestrator.study_directory import StudyDirectory
+from orchestrator.study_state import FailedCell, study_status
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 

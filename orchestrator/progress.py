@@ -81,9 +81,7 @@ class PlainDisplay:
 
     def _line(self, num_cells: int, slot: Slot, text: str) -> None:
         self._ended += num_cells
-        self._console.print(
-            f"[{self._ended}/{self._num_cells}] {slot.name}: {text}", markup=False, highlight=False, soft_wrap=True
-        )
+        self._console.out(f"[{self._ended}/{self._num_cells}] {slot.name}: {text}", highlight=False)
 
 
 class LiveDisplay:

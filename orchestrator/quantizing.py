@@ -93,18 +93,18 @@ class QuantizeFailedError(RuntimeError):
         self.failure = failure
 
 
-def quantize_model(options: QuantizeOptions, output: Path) -> QuantizedVariant:
+def quantize_model(options: QuantizeOptions, output: Path, *, console: Console | None = None) -> QuantizedVariant:
     """Quantize a model, audit it, and write it to `output/VARIANT_ID`, as a study's `artifacts` holds it.
 
-    What is there already is not made again. Raises GridError for bad input, QuantizeFailedError for what goes wrong
-    later.
+    How far it is, is told on `console`, if there is one. What is there already is not made again. Raises GridError for
+    bad input, QuantizeFailedError for what goes wrong later.
     """
     variant = requested_variant(options)
     pool = InProcessPool(WorkerSettings(artifact_dir=str(output.resolve())))
     (slot,) = pool.slots
     pool.start(slot, QuantizeUnit(variant))
     row: Mapping[str, Any] = {}
-    with Console(stderr=True).status(f"{variant}: load") as status:
+    with (console or Console(quiet=True)).status(f"{variant}: load") as status:
         while slot.unit is not None:
             for _, message in pool.poll(0):
                 if isinstance(message, Progress):

@@ -15,7 +15,7 @@ from orchestrator.placement import Placement, choose_machines, node_selector
 from orchestrator.pools import Finished, Message, Slot
 from orchestrator.progress import unit_label
 from orchestrator.ray_cluster import RayCluster
-from workers.units import Event, Unit, WorkerSettings
+from workers.units import LAST_EVENTS, Event, Unit, WorkerSettings
 
 if TYPE_CHECKING:
     from workers.engine import Worker
@@ -119,13 +119,20 @@ class RayPool:
         if not waiting:
             time.sleep(timeout)
             return
-        answered, _ = self._ray.wait(list(waiting), num_returns=1, timeout=timeout)
+        answered, others = self._ray.wait(list(waiting), num_returns=1, timeout=timeout)
+        if answered and others:
+            # All that have something to say by now, for each word costs the driver a round.
+            answered += self._ray.wait(others, num_returns=len(others), timeout=0)[0]
         for asked in answered:
             place = waiting[asked]
             if asked is place.ready:
                 self._started(place)
-            else:
-                yield place, self._next_message(place)
+            elif asked is place.stream:  # Else it was replaced since.
+                message = self._next_message(place)
+                yield place, message
+                if isinstance(message, LAST_EVENTS):
+                    self._free(place)
+                    yield place, Finished()
 
     def kill(self, slot: Slot) -> None:
         self._replace(self._place(slot))
@@ -194,9 +201,13 @@ class RayPool:
                 self._replace_idle(place.node)
             else:
                 self._replace(place)
-        elif place.node in self._avoided:
-            self._replace(place)
         return message
+
+    def _free(self, place: _Place) -> None:
+        """After a unit's last event; to wait for the stream's end would let the worker idle for one more round."""
+        place.unit = place.stream = None
+        if place.node in self._avoided:
+            self._replace(place)
 
     def _replace_idle(self, node: str) -> None:
         """New actors for those that idle on a node, or are still on their way to some node."""

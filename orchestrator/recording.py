@@ -21,6 +21,7 @@ class Recorder:
     def __init__(self, directory: StudyDirectory) -> None:
         self._directory = directory
         self._store = directory.store
+        self._ended: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]] = []
 
     def saved_responses(self, cell: Cell) -> dict[int, Response]:
         """Responses of an earlier attempt, by request index."""
@@ -36,7 +37,7 @@ class Recorder:
         self._store.record_variant(_variant_row(unit.variant) | {"status": "done"} | event.row)
 
     def evaluated(self, unit: EvaluateUnit, event: Evaluated, *, attempts: int) -> Failure | None:
-        """Record a cell's metrics; a failure if the one that tables show is not among them."""
+        """Note a cell's metrics for the next `save`; a failure if the one that tables show is not among them."""
         cell = unit.cell
         shown = (cell.task.metric, cell.task.filter)
         if shown not in [(row["metric"], row["filter"]) for row in event.metrics]:
@@ -50,10 +51,15 @@ class Recorder:
             "num_forwards": event.num_forwards,
             "device": event.device,
         }
-        self._store.record_scores(cell.cell_id, event.scores)
         rows = [common | row | {"is_primary": (row["metric"], row["filter"]) == shown} for row in event.metrics]
-        self._store.record_cell(rows)
+        self._ended.append((rows, event.scores))
         return None
+
+    def save(self) -> None:
+        """Record the cells that have ended since the last time. Those that end together go into one file."""
+        if self._ended:
+            self._store.record_done(self._ended)
+            self._ended = []
 
     def unit_started(self, unit: Unit, worker: str, *, attempts: int) -> None:
         """Begin an attempt in the unit's log."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from grids import GridError
 from grids.errors import unknown_name
 from orchestrator.joining import join_studies
-from orchestrator.status import study_status
+from orchestrator.run_result import RunResult
 from orchestrator.study_directory import StudyDirectory
 from reports import (
     DEFAULT_TABLES,
@@ -31,6 +31,7 @@ from reports.published import PUBLICATIONS, record_paper
 from reports.terminal import terminal_findings, terminal_notes, terminal_table
 
 PIPE_WIDTH = 200
+RUN_FORMATS = ("markdown", "latex", "html")
 # What stands before the name of a publication, in place of a study's folder.
 PUBLISHED = "published:"
 
@@ -97,33 +98,40 @@ def _write_published(name: str, formats: Sequence[str], output: Path | None, tab
             return write_report(study, store, formats=formats, tables=tables, out_dir=output)
 
 
-def print_report(directory: StudyDirectory) -> bool:
-    """Write the report, print the table. True if every applicable cell of the grid is done."""
-    status = study_status(directory.root)
-    paths = _write_study(directory, ("markdown", "latex", "html"), None, None) if directory.store.cells() else []
-    if paths:
+def write_run_report(directory: StudyDirectory) -> list[Path]:
+    """Write the report as at the end of a run; nothing where no cell has a result."""
+    return _write_study(directory, RUN_FORMATS, None, None) if directory.store.cells() else []
+
+
+def print_result(result: RunResult) -> None:
+    """The main table on standard output; where the report is and how far the study is, on standard error."""
+    if result.report_paths:
         # A pipe has no width of its own, and a table cut to 80 columns would lose the tasks.
         console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+        directory = StudyDirectory(result.study)
         expected = directory.description()["cells"]
         report = build_report(
-            directory.store, study=status.name, expected=expected, order=_order(expected), tables=DEFAULT_TABLES[:1]
+            directory.store,
+            study=result.status.name,
+            expected=expected,
+            order=_order(expected),
+            tables=DEFAULT_TABLES[:1],
         )
         console.print(terminal_table(report.tables[0], max_width=console.width))
         for text in (terminal_notes(report.tables[0]), terminal_findings(report.findings)):
             if text:
                 console.print(text, markup=False, highlight=False, soft_wrap=True)
     told = Console(stderr=True)
-    for path in paths:
+    for path in result.report_paths:
         told.print(f"wrote {path}", highlight=False, soft_wrap=True)
-    counts = ", ".join(f"{number} {state}" for state, number in status.total.items())
+    counts = ", ".join(f"{number} {state}" for state, number in result.counts.items())
     told.print(f"cells: {counts}", highlight=False)
-    if status.failures:
+    if result.failures:
         told.print(
-            f"`qstudy failures {directory.root}` says why cells failed; --retry-failed runs them again",
+            f"`qstudy failures {result.study}` says why cells failed; --retry-failed runs them again",
             highlight=False,
             soft_wrap=True,
         )
-    return status.is_complete
 
 
 def _write_study(

@@ -94,18 +94,33 @@ class Run:
         `between` is called at least every POLL_SECONDS. Raises RunInterruptedError and StorageError: what was saved
         until then is kept.
         """
-        while not self._lanes.is_done and not (self._fail_fast and self.outcome.num_failed):
+        try:
+            self._drive()
+        finally:
+            self._recorder.save()
+        return self.outcome
+
+    def _drive(self) -> None:
+        while not self._lanes.is_done and self._goes_on:
             if (reason := self._stop.reason) is not None:
                 self._display.noted(reason)
                 self._save_batches_in_flight()
                 break
             self._hand_out()
+            # Workers go on while the driver writes; `poll` may wait for them, so it comes last.
+            self._recorder.save()
             self._between()
             for slot, message in self._pool.poll(POLL_SECONDS):
                 self._handle(slot, message)
+                if slot.unit is None and self._goes_on and self._stop.reason is None:
+                    # Before the others are heard, for this one would idle meanwhile.
+                    self._hand_out()
             self._end_overdue()
             self._check_served()
-        return self.outcome
+
+    @property
+    def _goes_on(self) -> bool:
+        return not (self._fail_fast and self.outcome.num_failed)
 
     def _save_batches_in_flight(self) -> None:
         busy = {slot for slot in self._pool.slots if slot.unit is not None}

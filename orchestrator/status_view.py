@@ -13,7 +13,7 @@ from rich.text import Text
 
 from orchestrator.progress import clock
 from orchestrator.progress_file import RunningUnit
-from orchestrator.status import STATES, Status, study_status
+from orchestrator.study_state import STATES, Status, study_status
 
 WATCH_SECONDS = 2.0
 _SHOWN_FAILURES = 10

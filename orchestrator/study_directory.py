@@ -102,8 +102,12 @@ class StudyDirectory:
         """Add to a unit's log."""
         path = self.log_file(unit_id)
         with storage_errors("write", path):
-            self.log_dir.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as log:
+            try:
+                log = path.open("a", encoding="utf-8")
+            except FileNotFoundError:
+                self.log_dir.mkdir(parents=True, exist_ok=True)
+                log = path.open("a", encoding="utf-8")
+            with log:
                 log.write(text)
 
 

@@ -43,10 +43,9 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], *, sync: bool = 
     Raises StorageError; nothing half-written is left.
     """
     with storage_errors("write", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
         try:
-            with temporary.open("wb") as file:
+            with _created(temporary) as file:
                 write(file)
                 if sync:
                     file.flush()
@@ -57,6 +56,15 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], *, sync: bool = 
             raise
         if sync:
             _sync(path.parent)
+
+
+def _created(path: Path) -> BinaryIO:
+    """A new file, open for writing; its folder is made if need be."""
+    try:
+        return path.open("wb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
 
 
 class SyncQueue:

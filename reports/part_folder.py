@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,17 +24,34 @@ MAX_MERGED_BYTES = 64 << 20
 _ROWS_PER_GROUP = 4096
 _KEYS = b"qstudy.keys"
 # For a few rows with long texts, dictionaries and statistics triple the size and add half to the time of reading.
-_LOOSE_OPTIONS = {
-    "compression": "zstd",
-    "write_page_checksum": True,
-    "use_dictionary": False,
-    "write_statistics": False,
-}
+_LOOSE_OPTIONS = {"write_page_checksum": True, "use_dictionary": False, "write_statistics": False}
+# Below it, a part takes longer to compress than to write, and no less of the disk.
+_COMPRESS_BYTES = 16 << 10
 _MERGED_OPTIONS = {"compression": "zstd", "write_page_checksum": True, "write_statistics": False}
 
 Result = TypeVar("Result")
 # A key, and how many rows of a part it has.
 KeyCount = tuple[str, int]
+
+
+def _file_of_few(table: pa.Table, keys: Sequence[KeyCount] | None) -> pa.Buffer:
+    """A table as a Parquet file in memory: Arrow's own writing to a file takes half as long again."""
+    stream = pa.BufferOutputStream()
+    compression = "zstd" if table.nbytes > _COMPRESS_BYTES else "none"
+    with pq.ParquetWriter(stream, table.schema, compression=compression, **_LOOSE_OPTIONS) as writer:
+        writer.write_table(table)
+        if keys is not None:
+            writer.add_key_value_metadata(_key_list(keys))
+    return stream.getvalue()
+
+
+def _key_list(keys: Sequence[KeyCount]) -> dict[bytes, bytes]:
+    return {_KEYS: json.dumps(keys).encode()}
+
+
+def _is_small(part: Part) -> bool:
+    """Whether it counts for the next merge. The small parts of a folder are its newest."""
+    return part.num_writes < MERGE_AT
 
 
 class PartFolder(ABC):
@@ -52,14 +69,21 @@ class PartFolder(ABC):
 
     def append(self, tag: str, table: pa.Table) -> None:
         """Add a part; merge if enough have gathered. Raises StorageError."""
+        number = self._next_number()
+        self._add(Part(number, number, tag), table)
+
+    def _next_number(self) -> int:
         parts = self._own_parts()
-        number = parts[-1].last + 1 if parts else 1
-        part = Part(number, number, tag)
-        write_file(self._path(part), lambda file: pq.write_table(table, file, **_LOOSE_OPTIONS), sync=False)
+        return parts[-1].last + 1 if parts else 1
+
+    def _add(self, part: Part, table: pa.Table, keys: Sequence[KeyCount] | None = None) -> None:
+        content = _file_of_few(table, keys)
+        write_file(self._path(part), lambda file: file.write(content), sync=False)
         self._unsynced.add(self._path(part))
+        parts = self._own_parts()
         parts.append(part)
         self._tables[part] = table
-        if sum(not part.is_merged for part in parts) >= MERGE_AT:
+        if sum(map(_is_small, parts)) >= MERGE_AT:
             self._merge(self._newest(parts))
 
     def merge_all(self) -> None:
@@ -84,9 +108,9 @@ class PartFolder(ABC):
         return self._parts
 
     def _newest(self, parts: Sequence[Part]) -> list[Part]:
-        """All loose parts, with the merged ones before them that are no larger: few remain, few are written again."""
-        chosen, num_bytes = [part for part in parts if not part.is_merged], 0
-        for part in reversed([part for part in parts if part.is_merged]):
+        """All small parts, with the large ones before them that are no larger: few remain, few are written again."""
+        chosen, num_bytes = [part for part in parts if _is_small(part)], 0
+        for part in reversed([part for part in parts if not _is_small(part)]):
             num_bytes += self._num_bytes(part)
             if part.num_writes > chosen[-1].last - chosen[0].first + 1 or num_bytes > MAX_MERGED_BYTES:
                 break
@@ -112,7 +136,7 @@ class PartFolder(ABC):
         def write(file: Any) -> None:
             with pq.ParquetWriter(file, table.schema, **_MERGED_OPTIONS) as writer:
                 writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
-                writer.add_key_value_metadata({_KEYS: json.dumps(counts).encode()})
+                writer.add_key_value_metadata(_key_list(counts))
 
         write_file(self._path(merged), write)
         self._parts = [part for part in self._own_parts() if part not in sources] + [merged]
@@ -211,6 +235,16 @@ class KeyedParts(PartFolder):
     def __init__(self, folder: Path, schema: TableSchema, damage: DamagedFiles, unsynced: SyncQueue) -> None:
         super().__init__(folder, schema, damage, unsynced)
         self._places: dict[Part, dict[str, tuple[int, int]]] = {}
+
+    def append_all(self, tables: Mapping[str, pa.Table]) -> None:
+        """Add the rows of several keys as one part, which is merged from the start. Raises StorageError."""
+        if len(tables) == 1:
+            ((key, table),) = tables.items()
+            self.append(key, table)
+            return
+        first = self._next_number()
+        counts = [(key, len(table)) for key, table in tables.items()]
+        self._add(Part(first, first + len(tables) - 1, None), pa.concat_tables(tables.values()), counts)
 
     def rows(self, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """All rows that count, in no order; of `columns`, and of the key."""

@@ -10,7 +10,8 @@ import datetime
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -36,6 +37,17 @@ _PROVENANCE = [
 ]
 
 
+class Field(NamedTuple):
+    """A column of a table. `is_checked`: Arrow would take values that the table does not."""
+
+    name: str
+    type: pa.DataType
+    nullable: bool
+    is_integer: bool
+    is_time: bool
+    is_checked: bool
+
+
 @dataclass(frozen=True)
 class TableSchema:
     """One table of the store: its name, its version, and its columns (the first is its key)."""
@@ -48,6 +60,18 @@ class TableSchema:
     def key(self) -> str:
         """The column that names the file (or the folder) that a row lies in."""
         return str(self.columns.names[1])
+
+    @cached_property
+    def fields(self) -> list[Field]:
+        """The columns as plain values: Arrow makes its objects anew each time they are asked for."""
+        return [_field(field) for field in self.columns]
+
+
+def _field(field: pa.Field) -> Field:
+    is_integer, is_time = pa.types.is_integer(field.type), pa.types.is_timestamp(field.type)
+    return Field(
+        field.name, field.type, field.nullable, is_integer, is_time, is_integer or is_time or not field.nullable
+    )
 
 
 def _table(name: str, version: int, columns: list[pa.Field]) -> TableSchema:
@@ -154,39 +178,38 @@ def to_arrow(schema: TableSchema, rows: Sequence[Row]) -> pa.Table:
     Raises ValueError that names table, row and column for an unknown column, a missing required one, or a value that
     is not of the column's type.
     """
-    names = schema.columns.names
+    names = [field.name for field in schema.fields]
+    known = set(names)
     for index, row in enumerate(rows):
-        unknown = sorted(set(row) - set(names))
-        if unknown:
-            raise ValueError(
-                f"{schema.name} row {index}: unknown column {unknown[0]!r}; columns are {', '.join(names)}"
-            )
+        if not row.keys() <= known:
+            unknown = min(row.keys() - known)
+            raise ValueError(f"{schema.name} row {index}: unknown column {unknown!r}; columns are {', '.join(names)}")
     arrays = [pa.array([schema.version] * len(rows), pa.int32())]
-    arrays += [_column(schema, field, rows) for field in list(schema.columns)[1:]]
+    arrays += [_column(schema, field, [row.get(field.name) for row in rows]) for field in schema.fields[1:]]
     return pa.Table.from_arrays(arrays, schema=schema.columns)
 
 
-def _column(schema: TableSchema, field: pa.Field, rows: Sequence[Row]) -> pa.Array:
-    values = [row.get(field.name) for row in rows]
-    for index, value in enumerate(values):
-        complaint = _complaint(field, value)
-        if complaint:
-            raise ValueError(f"{schema.name} row {index}: column {field.name!r} {complaint}")
+def _column(schema: TableSchema, field: Field, values: list[Any]) -> pa.Array:
+    if field.is_checked:
+        _check_values(schema, field, values)
     try:
         return pa.array(values, type=field.type)
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{schema.name}: column {field.name!r} takes {field.type}: {error}") from error
 
 
-def _complaint(field: pa.Field, value: object) -> str | None:
-    """What Arrow itself would let pass: a null in a required column, a cut-off fraction, a time without a zone."""
-    if value is None:
-        return None if field.nullable else "is required"
-    if pa.types.is_integer(field.type) and not isinstance(value, numbers.Integral):
-        return f"takes a whole number, not {value!r}"
-    if isinstance(value, datetime.datetime) and value.tzinfo is None:
-        return f"takes a time with a time zone, not {value!r}"
-    return None
+def _check_values(schema: TableSchema, field: Field, values: list[Any]) -> None:
+    """Refuse what Arrow would let pass: a null in a required column, a cut-off fraction, a time without a zone."""
+    for index, value in enumerate(values):
+        complaint = None
+        if value is None:
+            complaint = None if field.nullable else "is required"
+        elif field.is_integer and not isinstance(value, numbers.Integral):
+            complaint = f"takes a whole number, not {value!r}"
+        elif field.is_time and isinstance(value, datetime.datetime) and value.tzinfo is None:
+            complaint = f"takes a time with a time zone, not {value!r}"
+        if complaint:
+            raise ValueError(f"{schema.name} row {index}: column {field.name!r} {complaint}")
 
 
 def check_columns(schema: TableSchema, found: pa.Schema, *, version: int) -> None:

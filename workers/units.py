@@ -132,4 +132,6 @@ class Warned:
     text: str
 
 
+# A unit that went well says one of these, and nothing after it.
+LAST_EVENTS = (Quantized, ShardDone, Evaluated)
 Event = Progress | Samples | Quantized | ShardDone | Evaluated | Warned

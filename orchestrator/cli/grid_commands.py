@@ -104,6 +104,7 @@ def run(
     """Run a grid: compute what is missing, then write and print the table."""
     from orchestrator.commands import RunOptions, plan_grid, run_grid
     from orchestrator.plan_view import print_plan
+    from orchestrator.reporting import print_result
 
     overrides = [*(set_ or []), *(["allow_mixed_devices=true"] if allow_mixed_devices else [])]
     if dry_run:
@@ -132,7 +133,9 @@ def run(
         time_limit=_seconds(time_limit),
         artifacts=artifacts,
     )
-    raise typer.Exit(0 if run_grid(grid, options) else EXIT_INCOMPLETE)
+    result = run_grid(grid, options, console=Console(stderr=True))
+    print_result(result)
+    raise typer.Exit(0 if result.is_complete else EXIT_INCOMPLETE)
 
 
 def _seconds(text: str | None) -> float | None:
@@ -153,9 +156,12 @@ def demo(
     """Run the grid that ships: three tiny diffusion models, a few minutes on two CPU cores."""
     from orchestrator.catalog import DEMO_GRID
     from orchestrator.commands import RunOptions, run_grid
+    from orchestrator.reporting import print_result
 
     options = RunOptions(study=study, address=address, num_workers=workers, batch_size=batch_size, limit=limit)
-    raise typer.Exit(0 if run_grid(DEMO_GRID, options) else EXIT_INCOMPLETE)
+    result = run_grid(DEMO_GRID, options, console=Console(stderr=True))
+    print_result(result)
+    raise typer.Exit(0 if result.is_complete else EXIT_INCOMPLETE)
 
 
 def fetch(

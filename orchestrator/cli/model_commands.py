@@ -87,7 +87,7 @@ def quantize(
         seed=seed,
     )
     try:
-        made = quantize_model(options, output)
+        made = quantize_model(options, output, console=Console(stderr=True))
     except QuantizeFailedError as error:
         tell_error(str(error), kind=error.failure.kind)
         raise typer.Exit(

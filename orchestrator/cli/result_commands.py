@@ -63,8 +63,11 @@ def export(
     """Write a study's results as Parquet and CSV, with a README that explains each column."""
     from orchestrator.exporting import export_study
 
-    for path in export_study(study, output, samples=samples, capsule=capsule):
+    made = export_study(study, output, samples=samples, capsule=capsule)
+    for path in made.paths:
         typer.echo(path)
+    if made.capsule_digest is not None:
+        typer.echo(f"SHA-256 of the capsule's manifest: {made.capsule_digest}", err=True)
 
 
 def verify(

@@ -19,8 +19,8 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show how far a study is, what runs now, and when it will be done."""
-    from orchestrator.status import study_status
     from orchestrator.status_view import status_view, watch_status
+    from orchestrator.study_state import study_status
 
     if watch and as_json:
         raise GridError("--watch shows a table and --json one document; choose one of them", key="--watch")

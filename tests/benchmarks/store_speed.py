@@ -22,8 +22,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from orchestrator.status import study_status
 from orchestrator.study_directory import write_description
+from orchestrator.study_state import study_status
 from reports import ResultStore
 
 CELLS_PER_VARIANT = 10

@@ -6,13 +6,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import grids
-from orchestrator.commands import load_study
+from orchestrator.commands import load_grid
 
 DEMO = Path(grids.__file__).parent / "demo"
 
 
 def test_four_mask_policies_are_four_variants_of_each_method() -> None:
-    study = load_study(DEMO / "masks.yaml", limit=None, overrides=())
+    study = load_grid(DEMO / "masks.yaml")
     masks: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for variant in study.variants():
         if variant.calibration is not None:
@@ -24,7 +24,7 @@ def test_four_mask_policies_are_four_variants_of_each_method() -> None:
 
 
 def test_six_methods_meet_every_scheme_that_they_serve() -> None:
-    study = load_study(DEMO / "six-methods.yaml", limit=None, overrides=())
+    study = load_grid(DEMO / "six-methods.yaml")
     assert {cell.variant.method for cell in study.cells} == {
         *("none", "rtn", "gptq", "awq", "smoothquant", "quarot", "duquant")
     }

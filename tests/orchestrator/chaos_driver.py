@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 import workers.engine
 from orchestrator.commands import RunOptions, run_grid
@@ -20,7 +21,10 @@ def main(grid: Path, study: Path, address: str, num_workers: int) -> bool:
     torch.set_num_threads(1)
     settings = WorkerSettings(str((study / "artifacts").resolve()), device="cpu", batch_size=2)
     workers.engine.Worker = CountingWorker  # type: ignore[misc]
-    return run_grid(grid, RunOptions(study=study), _pool(settings, address, num_workers))
+    result = run_grid(
+        grid, RunOptions(study=study), _pool(settings, address, num_workers), console=Console(stderr=True)
+    )
+    return result.is_complete
 
 
 def _pool(settings: WorkerSettings, address: str, num_workers: int) -> Pool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.commands import RunOptions, plan_grid, run_grid
-from orchestrator.status import study_status
+from orchestrator.study_state import study_status
 from reports import ResultStore
 from tests.orchestrator.fake_pool import GRID, NUM_REQUESTS, FakePool, write_grid
 
@@ -15,7 +15,7 @@ NARROWER = GRID.replace("demo_facts, demo_math", "demo_math")
 
 def run(folder: Path, grid: str) -> FakePool:
     pool = FakePool()
-    assert run_grid(write_grid(folder, grid), RunOptions(study=folder / "study"), pool)
+    assert run_grid(write_grid(folder, grid), RunOptions(study=folder / "study"), pool).is_complete
     return pool
 
 

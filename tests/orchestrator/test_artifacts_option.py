@@ -35,7 +35,7 @@ def test_a_second_study_finds_the_models_of_the_first_at_their_url(
         folder = tmp_path / study
         planned = plan_grid(grid, folder, artifacts=url).total.disk_bytes
         pool = InProcessPool(WorkerSettings(url, device="cpu"))
-        assert run_grid(grid, RunOptions(study=folder, artifacts=url), pool)
+        assert run_grid(grid, RunOptions(study=folder, artifacts=url), pool).is_complete
         assert not list(folder.rglob("*.safetensors"))
         return planned, len(list((tmp_path / "bucket").rglob("*.safetensors")))
 
@@ -61,5 +61,7 @@ def test_a_folder_is_used_in_place_and_is_no_part_of_any_id(tmp_path: Path) -> N
     ids = [[planned.cell.cell_id for planned in made.plan.cells] for made in (plain, elsewhere)]
     assert ids[0] == ids[1]
     assert artifact_location("~/models", tmp_path) == str(Path.home().resolve() / "models")
-    assert run_grid(grid, RunOptions(study=tmp_path / "study", artifacts=str(tmp_path / "elsewhere")), FakePool())
+    assert run_grid(
+        grid, RunOptions(study=tmp_path / "study", artifacts=str(tmp_path / "elsewhere")), FakePool()
+    ).is_complete
     assert list((tmp_path / "elsewhere").iterdir()) == []

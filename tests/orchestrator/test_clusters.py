@@ -53,7 +53,7 @@ def test_the_subjects_of_items_reach_the_store_and_widen_the_tables_interval(tmp
     (tmp_path / "grid.yaml").write_text(GRID)
     directory = StudyDirectory(tmp_path / "study")
     pool = InProcessPool(WorkerSettings(str(directory.artifact_dir), device="cpu"))
-    assert run_grid(tmp_path / "grid.yaml", RunOptions(study=directory.root), pool)
+    assert run_grid(tmp_path / "grid.yaml", RunOptions(study=directory.root), pool).is_complete
 
     (cell,) = [row for row in directory.store.cells() if row["is_primary"]]
     rows = sorted(directory.store.scores(cell["cell_id"]), key=lambda row: row["doc_id"])

@@ -41,7 +41,7 @@ def devices(study: Path) -> dict[str, set[str]]:
 def test_each_of_two_models_keeps_to_one_of_two_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = write_grid(tmp_path, GRID.replace("[tiny-llada-base]", "[tiny-llada-base, tiny-dream-base]"))
     study = tmp_path / "study"
-    assert run_grid(grid, RunOptions(study=study), pool_on("alpha", "beta"))
+    assert run_grid(grid, RunOptions(study=study), pool_on("alpha", "beta")).is_complete
     found = devices(study)
     assert sorted(map(len, found.values())) == [1, 1]
     assert set.union(*found.values()) == {"alpha", "beta"}
@@ -69,7 +69,7 @@ def test_a_run_that_goes_on_elsewhere_is_refused_until_it_is_allowed_and_then_fo
     assert "tiny-llada-base ran on alpha so far, and there is only beta" in caught.value.message
     assert devices(study) == {"tiny-llada-base": {"alpha"}}
 
-    assert run_grid(grid, RunOptions(study=study, overrides=("allow_mixed_devices=true",)), pool_on("beta"))
+    assert run_grid(grid, RunOptions(study=study, overrides=("allow_mixed_devices=true",)), pool_on("beta")).is_complete
     assert devices(study) == {"tiny-llada-base": {"alpha", "beta"}}
     report = (study / "report" / "report.md").read_text()
     assert "ran on alpha, most cells of its model on beta: mixed kinds of device" in report
@@ -92,7 +92,7 @@ def test_answers_of_an_unfinished_cell_count_too(tmp_path: Path) -> None:
 def test_a_run_goes_on_where_it_began_whatever_else_is_there(tmp_path: Path) -> None:
     grid, study = write_grid(tmp_path), tmp_path / "study"
     interrupted_run(grid, study, "alpha")
-    assert run_grid(grid, RunOptions(study=study), pool_on("beta", "beta", "alpha"))
+    assert run_grid(grid, RunOptions(study=study), pool_on("beta", "beta", "alpha")).is_complete
     assert devices(study) == {"tiny-llada-base": {"alpha"}}
 
 

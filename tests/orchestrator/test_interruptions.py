@@ -24,8 +24,8 @@ from orchestrator.cli import main
 from orchestrator.commands import RunOptions, plan_grid, run_grid
 from orchestrator.failures import RunInterruptedError
 from orchestrator.reporting import write_study_report
-from orchestrator.status import study_status
 from orchestrator.study_lock import LOCK_NAME
+from orchestrator.study_state import study_status
 from reports import CELLS, ResultStore, StorageError
 from tests.orchestrator.fake_pool import GRID, NUM_REQUESTS, FakePool, write_grid
 from workers.units import Evaluated, EvaluateUnit, Samples, Unit
@@ -314,7 +314,7 @@ def test_the_logs_of_a_cell_tell_every_attempt_with_worker_times_and_traces(tmp_
     study = tmp_path / "study"
     failed = study_status(study).failures[0]
     options = RunOptions(study=study, retry_failed=True)
-    assert run_grid(tmp_path / "grid.yaml", options, FakePool())
+    assert run_grid(tmp_path / "grid.yaml", options, FakePool()).is_complete
     log = (study / "logs" / f"{failed.cell_id}.log").read_text()
     lines = [line for line in log.splitlines() if "    warning: " not in line]
     assert len(log.splitlines()) == len(lines) + 2

@@ -160,7 +160,9 @@ def test_a_runs_figures_are_read_back_from_rays_metrics_port(tmp_path: Path, mon
         ray.init(address="local", num_cpus=1, object_store_memory=STORE_BYTES, **quiet)
         try:
             port = ray.nodes()[0]["MetricsExportPort"]
-            assert not run_grid(write_grid(tmp_path), RunOptions(study=tmp_path / "study"), FakePool(disturb=fail_once))
+            assert not run_grid(
+                write_grid(tmp_path), RunOptions(study=tmp_path / "study"), FakePool(disturb=fail_once)
+            ).is_complete
             found = read_metrics(port, "failures_total{")
         finally:
             ray.shutdown()

@@ -10,9 +10,12 @@ import pytest
 
 import grids
 from grids import Study, read_grid, resolve
+from orchestrator import load_grid, run
 from orchestrator.catalog import make_catalog
 from orchestrator.planning import make_plan
 from orchestrator.priced_plan import PricedPlan, price_plan
+from reports import ResultStore
+from tests.orchestrator.paper_with_tiny_models import LIMIT, overrides
 
 PAPER_GRID = Path(grids.__file__).parent / "paper.yaml"
 # Every score that the paper prints: tables 1 to 5 of arXiv 2508.14896, each model x method x scheme x task once.
@@ -108,3 +111,28 @@ def test_the_study_runs_within_five_percent_of_the_lower_bound(priced: PricedPla
     made = priced.simulate(num_workers)
     assert made.lower_bound <= made.makespan <= 1.05 * made.lower_bound
     assert made.num_lost_cells == 0
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides with which the grid needs no hub; `make chaos` runs all of it with them."""
+    return overrides(tmp_path_factory.mktemp("data") / "data")
+
+
+def test_with_the_demos_models_and_local_files_the_grid_has_the_same_cells(study: Study, local: list[str]) -> None:
+    tiny = load_grid(PAPER_GRID, limit=LIMIT, overrides=local)
+    assert [cell.names() for cell in tiny.cells] == [cell.names() for cell in study.cells]
+    assert all(cell.not_applicable is None for cell in tiny.cells)
+    assert [cell.task.num_fewshot for cell in tiny.cells] == [cell.task.num_fewshot for cell in study.cells]
+    draws = [[cell.task.protocol.likelihood.mc_num for cell in made.cells] for made in (tiny, study)]
+    assert draws[0] == draws[1]
+
+
+def test_cells_of_the_grid_run_with_the_demos_models_and_local_files(local: list[str], tmp_path: Path) -> None:
+    only = ["model=dream-7b-base", "scheme=w3a16g128", "method=gptq", "task=arc_easy"]
+    result = run(PAPER_GRID, tmp_path, limit=LIMIT, overrides=local, only=only, in_process=True)
+    assert (result.num_done, result.num_failed) == (1, 0)
+    (row,) = (row for row in ResultStore(tmp_path).cells() if row["is_primary"])
+    assert (row["model"], row["task"], row["num_fewshot"]) == ("dream-7b-base", "arc_easy", 0)
+    (variant,) = ResultStore(tmp_path).variants()
+    assert variant["num_linears"] == 35

@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 from ray.job_submission import JobSubmissionClient
 
 from orchestrator.node_probe import PACKAGES
-from orchestrator.status import study_status
+from orchestrator.study_state import study_status
 from reports import ResultStore
 from tests.orchestrator.ray_machine import STORE_BYTES, marked, processes, wait_until
 

@@ -14,7 +14,7 @@ import pytest
 from grids import Cell, GridError
 from orchestrator import node_probe
 from orchestrator.catalog import shipped_models
-from orchestrator.commands import load_study
+from orchestrator.commands import load_grid
 from orchestrator.preflight import Preflight, artifact_location, local_inputs
 from orchestrator.ray_cluster import RayCluster
 from tests.orchestrator.fake_pool import write_grid
@@ -85,7 +85,7 @@ def study(tmp_path: Path) -> Path:
 
 def cells_of(folder: Path, grid: str | None = None) -> list[Cell]:
     file = write_grid(folder, grid) if grid else write_grid(folder)
-    return list(load_study(file, limit=None, overrides=()).cells)
+    return list(load_grid(file).cells)
 
 
 def own_files(folder: Path) -> list[Cell]:

@@ -24,10 +24,10 @@ from orchestrator.failed_cells import study_failures
 from orchestrator.logs import cell_log, follow_cell_log
 from orchestrator.progress_file import PROGRESS_NAME, RunProgress
 from orchestrator.selection import select_cell, select_cells
-from orchestrator.status import Status, study_status
 from orchestrator.status_view import status_view, watch_status
 from orchestrator.study_directory import StudyDirectory
 from orchestrator.study_lock import LOCK_NAME
+from orchestrator.study_state import Status, study_status
 from tests.orchestrator.fake_pool import NUM_REQUESTS, SECONDS, FakePool, write_grid
 from workers.units import Evaluated, EvaluateUnit, Progress, QuantizeUnit, Unit
 
@@ -41,7 +41,7 @@ def write_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(folder: Path, pool: FakePool, **options: Any) -> bool:
-    return run_grid(write_grid(folder), RunOptions(study=folder / "study", **options), pool)
+    return run_grid(write_grid(folder), RunOptions(study=folder / "study", **options), pool).is_complete
 
 
 def qstudy(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:

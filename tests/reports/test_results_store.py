@@ -357,4 +357,19 @@ def test_every_table_carries_its_version(tmp_path: Path, cell_row: Any) -> None:
     assert schema.names[0] == "schema_version"
     assert schema.field("schema_version").type == pa.int32()
     assert schema.equals(CELLS.columns)
-    assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_parts_are_compressed_unless_they_are_small(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    for length in (10, 100_000):
+        sample = {
+            "request_key": "k",
+            "request_index": length,
+            "request_type": "generate_until",
+            "arguments": "x" * length,
+        }
+        store.append_samples("c", [sample])
+    small, large = sorted((tmp_path / "results/samples/c").iterdir())
+    assert pq.ParquetFile(small).metadata.row_group(0).column(0).compression == "UNCOMPRESSED"
+    assert pq.ParquetFile(large).metadata.row_group(0).column(0).compression == "ZSTD"
+    assert large.stat().st_size < 10_000

@@ -371,3 +371,35 @@ def test_results_are_forced_to_the_disk_within_a_tenth_of_the_time(
     now[0] += 0.19
     store.record_cell([cell_row(cell_id="c3")])
     assert [path.name for path in synced[2::2]] == ["00000002-c2.parquet", "00000003-c3.parquet"]
+
+
+def score_rows(value: float) -> list[dict[str, Any]]:
+    return [{"doc_id": item, "filter": "none", "metric": "acc", "value": value} for item in range(3)]
+
+
+def test_cells_that_end_together_are_one_file_and_each_comes_back(tmp_path: Path, cell_row: Any) -> None:
+    store = ResultStore(tmp_path)
+    store.record_cell([cell_row(cell_id="c0", value=0.5)])
+    store.record_done([([cell_row(cell_id=f"c{index}", value=index / 8)], score_rows(index)) for index in range(4)])
+    store.record_done([([cell_row(cell_id="c1", value=0.9)], score_rows(9))])
+    assert [name.partition("-")[0] for name in files_of(tmp_path, "cells")] == [
+        "00000001",
+        "00000002..00000005.parquet",
+        "00000006",
+    ]
+    # The later word counts, in a file of its own or in one with others.
+    assert values_of(tmp_path) == {"c0": 0.0, "c1": 0.9, "c2": 0.25, "c3": 0.375}
+    reader = ResultStore(tmp_path)
+    assert [reader.cell(f"c{index}")[0]["value"] for index in range(4)] == [0.0, 0.9, 0.25, 0.375]
+    assert [reader.scores(f"c{index}")[2]["value"] for index in range(4)] == [0, 9, 2, 3]
+    assert reader.warnings == []
+
+
+def test_files_of_several_cells_are_merged_like_others(tmp_path: Path, cell_row: Any, small_merges: int) -> None:
+    store = ResultStore(tmp_path)
+    for index in range(0, 40, 2):
+        pair = [f"c{index % 20}", f"c{index % 20 + 1}"]
+        store.record_done([([cell_row(cell_id=name, value=index / 40)], score_rows(index)) for name in pair])
+    assert values_of(tmp_path) == {f"c{index}": (20 + index // 2 * 2) / 40 for index in range(20)}
+    assert len(files_of(tmp_path, "cells")) < 2 * small_merges
+    assert {ResultStore(tmp_path).scores(f"c{index}")[0]["value"] for index in range(20)} == set(range(20, 40, 2))
