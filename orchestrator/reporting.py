@@ -25,6 +25,7 @@ from reports import (
     build_report,
     write_report,
 )
+from reports.figures import FIGURE_FORMATS
 from reports.files import storage_errors
 from reports.joined import Results
 from reports.published import PUBLICATIONS, record_paper
@@ -37,27 +38,36 @@ PUBLISHED = "published:"
 
 
 def write_study_report(
-    folder: Path, formats: Sequence[str], output: Path | None, tables: Sequence[str] = ()
+    folder: Path,
+    formats: Sequence[str],
+    output: Path | None,
+    tables: Sequence[str] = (),
+    figures: Sequence[str] = (),
 ) -> list[Path]:
-    """Write the given tables of a study, or the usual ones; of `published:NAME`, the tables of a publication.
+    """Write the given tables of a study, or the usual ones, and its figures; of `published:NAME`, of a publication.
 
     Raises GridError for a folder without results, an unknown format, or a table that cannot be made.
     """
-    _check_formats(formats)
+    _check_formats(formats, figures)
     if str(folder).startswith(PUBLISHED):
-        return _write_published(str(folder).removeprefix(PUBLISHED), formats, output, tables or PAPER_TABLES)
-    return _write_study(StudyDirectory.existing(folder), formats, output, tables or None)
+        name = str(folder).removeprefix(PUBLISHED)
+        return _write_published(name, formats, output, tables or PAPER_TABLES, figures)
+    return _write_study(StudyDirectory.existing(folder), formats, output, tables or None, figures)
 
 
 def write_joined_report(
-    folders: Sequence[Path], formats: Sequence[str], output: Path | None, tables: Sequence[str] = ()
+    folders: Sequence[Path],
+    formats: Sequence[str],
+    output: Path | None,
+    tables: Sequence[str] = (),
+    figures: Sequence[str] = (),
 ) -> list[Path]:
     """Write the tables of several studies together, into `output`. Raises GridError as `join_studies` does, too."""
-    _check_formats(formats)
+    _check_formats(formats, figures)
     if output is None:
         raise GridError("a report of several studies needs a folder of its own", key="--output")
     store, expected, name = join_studies(folders)
-    return _write(output, store, expected, formats, output, tables or None, name=name)
+    return _write(output, store, expected, formats, output, tables or None, figures, name=name)
 
 
 def study_tables(folder: Path, tables: Sequence[str] = ()) -> tuple[Table, ...]:
@@ -79,13 +89,16 @@ def study_tables(folder: Path, tables: Sequence[str] = ()) -> tuple[Table, ...]:
     return made.tables
 
 
-def _check_formats(formats: Sequence[str]) -> None:
-    for name in formats:
-        if name not in REPORT_FORMATS:
-            raise GridError(unknown_name("format", name, REPORT_FORMATS), key="--format")
+def _check_formats(formats: Sequence[str], figures: Sequence[str]) -> None:
+    for key, names, known in (("--format", formats, REPORT_FORMATS), ("--figures", figures, FIGURE_FORMATS)):
+        for name in names:
+            if name not in known:
+                raise GridError(unknown_name("format", name, known), key=key)
 
 
-def _write_published(name: str, formats: Sequence[str], output: Path | None, tables: Sequence[str]) -> list[Path]:
+def _write_published(
+    name: str, formats: Sequence[str], output: Path | None, tables: Sequence[str], figures: Sequence[str]
+) -> list[Path]:
     if name not in PUBLICATIONS:
         raise GridError(unknown_name("publication", name, PUBLICATIONS))
     if output is None:
@@ -95,7 +108,9 @@ def _write_published(name: str, formats: Sequence[str], output: Path | None, tab
         store = ResultStore(study)
         record_paper(store)
         with storage_errors("write", output):
-            return write_report(study, store, formats=formats, tables=tables, out_dir=output)
+            return write_report(
+                study, store, formats=formats, tables=tables, figures=figures, out_dir=output, tell=_tell
+            )
 
 
 def write_run_report(directory: StudyDirectory) -> list[Path]:
@@ -135,10 +150,14 @@ def print_result(result: RunResult) -> None:
 
 
 def _write_study(
-    directory: StudyDirectory, formats: Sequence[str], output: Path | None, tables: Sequence[str] | None
+    directory: StudyDirectory,
+    formats: Sequence[str],
+    output: Path | None,
+    tables: Sequence[str] | None,
+    figures: Sequence[str] = (),
 ) -> list[Path]:
     expected = directory.description()["cells"]
-    return _write(directory.root, directory.store, expected, formats, output or directory.report_dir, tables)
+    return _write(directory.root, directory.store, expected, formats, output or directory.report_dir, tables, figures)
 
 
 def _write(
@@ -148,6 +167,7 @@ def _write(
     formats: Sequence[str],
     output: Path,
     tables: Sequence[str] | None,
+    figures: Sequence[str],
     *,
     name: str | None = None,
 ) -> list[Path]:
@@ -161,12 +181,18 @@ def _write(
                 order=_order(expected),
                 formats=formats,
                 tables=tables,
+                figures=figures,
                 out_dir=output,
+                tell=_tell,
             )
     except GridError:
         raise
     except ValueError as error:
         raise GridError(str(error), file=str(root)) from error
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _order(expected: Sequence[dict[str, Any]]) -> TableOrder:

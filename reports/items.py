@@ -17,6 +17,7 @@ from reports.schemas import Row
 from reports.statistics import FloatArray, IntArray, ScoreMatrix
 
 _NUM_READERS = 4
+_ITEM_COLUMNS = ["doc_id", "value", "cluster"]
 # A metric that is the mean of its items' scores differs from it only by rounding.
 _TOLERANCE = 1e-6
 
@@ -56,7 +57,8 @@ class ItemLibrary:
         if table is None:
             return None
         is_metric = pc.and_(pc.equal(table["metric"], row["metric"]), pc.equal(table["filter"], row["filter"]))
-        items = _items_of(table.filter(is_metric))
+        table = table.select(_ITEM_COLUMNS)
+        items = _items_of(table if pc.all(is_metric, skip_nulls=False).as_py() else table.filter(is_metric))
         if len(items.values) != row["num_items"] or not len(items.values):
             return None
         is_mean = math.isclose(float(items.values.mean()), row["value"], rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)

@@ -13,6 +13,8 @@ writer removes what counts for nothing. There is one writer; readers in other pr
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,28 +54,45 @@ def current_parts(folder: Path) -> tuple[list[Part], list[str]]:
     sources go only after the merged part came, so a second listing, begun after the first ended, has it: the first
     one is sound if the second shows the same merged parts. Raises StorageError.
     """
-    parts, foreign = list_parts(folder)
+    names = _names(folder)
     while True:
-        again, foreign_now = list_parts(folder)
-        if _merged(parts) == _merged(again):
-            return _not_covered(parts), foreign
-        parts, foreign = again, foreign_now
+        again = _names(folder)
+        if names == again or _merged(names) == _merged(again):
+            counting, foreign = _counting(names)
+            return list(counting), list(foreign)
+        names = again
 
 
 def list_parts(folder: Path) -> tuple[list[Part], list[str]]:
     """All parts as one listing finds them, those that count for nothing too, and foreign names."""
+    return _parsed(_names(folder))
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    """The names of a folder's Parquet files, sorted."""
     with storage_errors("read", folder):
         try:
-            names = [path.name for path in folder.iterdir() if path.suffix == ".parquet"]
+            return tuple(sorted(name for name in os.listdir(folder) if name.endswith(".parquet")))
         except FileNotFoundError:
-            return [], []
+            return ()
+
+
+def _parsed(names: Iterable[str]) -> tuple[list[Part], list[str]]:
     found = {name: _NAME.fullmatch(name) for name in names if not name.startswith(TEMPORARY_PREFIX)}
     parts = [Part(int(match[1]), int(match[3] or match[1]), match[2]) for match in found.values() if match]
-    return parts, sorted(name for name, match in found.items() if match is None)
+    return parts, [name for name, match in found.items() if match is None]
 
 
-def _merged(parts: Iterable[Part]) -> set[Part]:
-    return {part for part in parts if part.is_merged}
+def _merged(names: Iterable[str]) -> set[Part]:
+    return {part for part in _parsed(names)[0] if part.is_merged}
+
+
+# A reader asks for one key after another while nothing changes; reading hundreds of names each time took longer than
+# reading the rows.
+@functools.lru_cache(maxsize=16)
+def _counting(names: tuple[str, ...]) -> tuple[tuple[Part, ...], tuple[str, ...]]:
+    parts, foreign = _parsed(names)
+    return tuple(_not_covered(parts)), tuple(foreign)
 
 
 def _not_covered(parts: Iterable[Part]) -> list[Part]:

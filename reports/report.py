@@ -6,12 +6,16 @@ import math
 import os
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from grids.errors import GridError, unknown_name
+from reports.figures import FIGURE_FORMATS, FIGURE_NAMES, FIGURE_TABLE, FigurePage, FigureSource, NoFigure, stale_files
+from reports.figures.sections import html_figures, markdown_figures
+from reports.files import write_file
 from reports.findings import Findings, build_findings
 from reports.html import SampleStore, findings_section, report_page
 from reports.items import ItemLibrary
@@ -43,7 +47,8 @@ class Report:
     """Findings, tables and the facts around them.
 
     `state` counts the cells that are done, failed, missing and not applicable. `rows` are the stored rows of the cells
-    that the tables show, `store` is where their samples are.
+    that the tables show, `store` is where their samples are. `figure_source` is there where figures were asked for,
+    `figures` when they are drawn.
     """
 
     study: str
@@ -56,6 +61,8 @@ class Report:
     rows: tuple[Row, ...] = field(default=(), repr=False)
     store: SampleStore | None = field(default=None, repr=False, compare=False)
     findings: Findings = field(default_factory=Findings)
+    figure_source: FigureSource | None = field(default=None, repr=False, compare=False)
+    figures: tuple[FigurePage, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def summary(self) -> list[str]:
@@ -84,12 +91,13 @@ def build_report(
     expected: Sequence[Row] | None = None,
     order: TableOrder | None = None,
     tables: Sequence[str] | None = None,
+    with_figures: bool = False,
 ) -> Report:
     """The report of what is in the store; `expected` and `order` as for `build_study_table`.
 
     `tables`: names of specs that ship, or files; None for the usual ones, with that of published numbers where any of
-    the study's compares with one. Raises ValueError where the store has nothing to show, and GridError
-    for a spec that is unknown, wrong, or does not fit the study.
+    the study's compares with one. `with_figures` adds what figures are drawn from. Raises ValueError where the store
+    has nothing to show, and GridError for a spec that is unknown, wrong, or does not fit the study.
     """
     specs = [read_table_spec(name) for name in dict.fromkeys(DEFAULT_TABLES if tables is None else tables)]
     _check_names(specs)
@@ -98,12 +106,13 @@ def build_report(
     if not cells and not (variants and expected):
         raise ValueError(f"no results in {store.place}: run the study first (qstudy run)")
     library = ItemLibrary(store)
-    made = tuple(
-        _published_table(cells, order, expected, spec)
-        if spec.content == "published"
-        else build_study_table(cells, order, expected, spec=spec, variants=variants, matrices=library.matrices)
-        for spec in specs
-    )
+
+    def table_of(spec: TableSpec) -> Table:
+        if spec.content == "published":
+            return _published_table(cells, order, expected, spec)
+        return build_study_table(cells, order, expected, spec=spec, variants=variants, matrices=library.matrices)
+
+    made = tuple(map(table_of, specs))
     if tables is None and compares(published := build_published_table(cells, order, expected)):
         made += (published,)
     cell_ids = frozenset().union(*(table.cell_ids for table in made))
@@ -123,6 +132,9 @@ def build_report(
         rows=tuple(shown),
         store=store,
         findings=build_findings(cells, order=order, expected=expected, matrices=library.matrices),
+        figure_source=(
+            FigureSource(table=table_of(FIGURE_TABLE), cells=cells, variants=variants) if with_figures else None
+        ),
     )
 
 
@@ -181,31 +193,61 @@ def write_report(
     order: TableOrder | None = None,
     formats: Sequence[str] = ("markdown", "latex", "csv", "json"),
     tables: Sequence[str] | None = None,
+    figures: Sequence[str] = (),
     out_dir: Path | None = None,
+    tell: Callable[[str], object] = lambda line: None,
 ) -> list[Path]:
     """Write a study's report below `out_dir` (default: `study_dir/report`) and return the files, in order.
 
     `markdown` gives report.md, `latex` report.tex (a document of its own), findings.tex and tables/NAME.tex (the bare
-    findings and tables) and numbers.tex (a macro per number), `csv` report.csv, `json` report.json, `html` report.html.
-    `tables` as for `build_report`. Raises ValueError for an unknown format, and for a study without results, GridError
-    for a table spec that cannot be used, before anything is written.
+    findings and tables) and numbers.tex (a macro per number), `csv` report.csv, `json` report.json, `html` report.html;
+    each format of `figures` (pdf, svg, png) figures/NAME.FORMAT, a file per page, in place of those of an earlier
+    report. `tables` as for `build_report`. A figure that the study has no data for is left out, and `tell` hears why.
+    Raises ValueError for an unknown format, and for a study without results, GridError for a table spec that cannot be
+    used, before anything is written.
     """
     study_dir = Path(study_dir)
-    for name in formats:
-        if name not in PRINTERS:
-            raise ValueError(unknown_name("report format", name, PRINTERS))
+    for what, names, known in (("report format", formats, PRINTERS), ("figure format", figures, FIGURE_FORMATS)):
+        for name in names:
+            if name not in known:
+                raise ValueError(unknown_name(what, name, known))
     report = build_report(
         store or ResultStore(study_dir),
         study=study or study_dir.resolve().name,
         expected=expected,
         order=order,
         tables=tables,
+        with_figures=bool(figures),
     )
+    if report.figure_source is not None:
+        report = replace(report, figures=tuple(_drawn(report.figure_source, figures, tell)))
     out_dir = study_dir / "report" if out_dir is None else Path(out_dir)
     texts = {path: text for name in dict.fromkeys(formats) for path, text in PRINTERS[name](report).items()}
     for path, text in texts.items():
         _write_text(out_dir / path, text)
-    return [out_dir / path for path in texts]
+    images = {path: content for page in report.figures for path, content in page.files.items()}
+    for path, content in images.items():
+        write_file(out_dir / path, partial(_put, content), sync=False)
+    if figures:
+        for file in stale_files(out_dir, images):
+            file.unlink()
+    return [out_dir / path for path in (*texts, *images)]
+
+
+def _drawn(source: FigureSource, formats: Sequence[str], tell: Callable[[str], object]) -> Iterator[FigurePage]:
+    # Here, for it loads matplotlib.
+    from reports.figures.drawing import draw_figure
+
+    for name in FIGURE_NAMES:
+        found = draw_figure(name, source, list(dict.fromkeys(formats)))
+        if isinstance(found, NoFigure):
+            tell(f"no figure {name}: {found.reason}")
+        else:
+            yield from found
+
+
+def _put(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 def _markdown(report: Report) -> dict[str, str]:
@@ -218,6 +260,7 @@ def _markdown(report: Report) -> dict[str, str]:
         "## Findings",
         markdown_findings(report.findings),
         *(part for table in report.tables for part in _markdown_section(table)),
+        *markdown_figures(report.figures),
         "## Provenance",
         provenance,
     ]
@@ -272,6 +315,7 @@ def _html(report: Report) -> dict[str, str]:
         rows=report.rows,
         store=report.store,
         before_tables=[findings_section(report.findings)],
+        after_tables=html_figures(report.figures),
     )
     return {"report.html": page}
 

@@ -34,15 +34,21 @@ def report(
             "where a score compares with a published one]",
         ),
     ] = None,
+    figures: Annotated[
+        str,
+        typer.Option(
+            "--figures", envvar="QSTUDY_FIGURES", help="Any of pdf,svg,png: draw figures, too.", show_default="none"
+        ),
+    ] = "",
 ) -> None:
-    """Write the tables of a study, or of several that scored their tasks alike."""
+    """Write the tables and figures of a study, or of several that scored their tasks alike."""
     from orchestrator.reporting import write_joined_report, write_study_report
 
-    names = formats.split(",")
+    names, drawn = formats.split(","), figures.split(",") if figures else ()
     if len(studies) == 1:
-        paths = write_study_report(studies[0], names, output, tables or ())
+        paths = write_study_report(studies[0], names, output, tables or (), drawn)
     else:
-        paths = write_joined_report(studies, names, output, tables or ())
+        paths = write_joined_report(studies, names, output, tables or (), drawn)
     for path in paths:
         typer.echo(path)
 

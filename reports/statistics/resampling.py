@@ -35,7 +35,8 @@ def bootstrap_means(sums: FloatArray, sizes: FloatArray, *, key: str) -> FloatAr
     sqrt(G / (G - 1)), so that their variance is that of the standard error and not smaller.
     """
     num_units = len(sums)
-    means = sums.sum(axis=0) / sizes.sum()
+    total, is_even = sizes.sum(), bool(np.all(sizes == sizes[0]))
+    means = sums.sum(axis=0) / total
     generator = keyed_generator("bootstrap", key, num_units)
     # Whole numbers below 2^24 are exact in float32, and twice as fast.
     dtype = _exact_dtype(sums)
@@ -48,8 +49,9 @@ def bootstrap_means(sums: FloatArray, sizes: FloatArray, *, key: str) -> FloatAr
         return np.bincount(drawn.ravel(), minlength=num * num_units).reshape(num, num_units)
 
     for weights in _in_chunks(counts, NUM_RESAMPLES, num_units):
-        drawn_sizes: npt.NDArray[Any] = weights @ sizes
-        columns.append((weights.astype(dtype) @ scores) / drawn_sizes[:, None])
+        # Units of one size need no product: any resample of them is as large as they are together.
+        drawn_sizes: Any = total if is_even else (weights @ sizes)[:, None]
+        columns.append((weights.astype(dtype) @ scores) / drawn_sizes)
     deviations = np.concatenate(columns).astype(np.float64) - means
     widened = means + deviations * np.sqrt(num_units / max(num_units - 1, 1))
     return np.ascontiguousarray(widened.T)

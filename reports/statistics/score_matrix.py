@@ -6,10 +6,10 @@ A *key* names one or more columns of a matrix; several (the seeds of one variant
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Literal
+from functools import cached_property, wraps
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ _CANCELLED = 1e-12
 
 Key = tuple[str, ...]
 Test = Literal["mcnemar", "permutation"]
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,20 @@ def scaled_interval(interval: Interval | None, factor: float) -> Interval | None
     return None if interval is None else (factor * interval[0], factor * interval[1])
 
 
+def _kept(method: Callable[..., Given]) -> Callable[..., Given]:
+    """A method that computes its answer to some keys once, for as long as its object lives: several tables ask."""
+    answers = f"_kept_{method.__name__}"
+
+    @wraps(method)
+    def asked(self: object, *keys: Key) -> Given:
+        known: dict[tuple[Key, ...], Given] = vars(self).setdefault(answers, {})
+        if keys not in known:
+            known[keys] = method(self, *keys)
+        return known[keys]
+
+    return asked
+
+
 class ScoreMatrix:
     """The scores of one task's items, a column per variant.
 
@@ -91,6 +106,7 @@ class ScoreMatrix:
     def __init__(self, task: str, scores: Mapping[str, FloatArray], clusters: IntArray | None = None) -> None:
         self.task = task
         self.clusters = clusters
+        self._averages: dict[tuple[ScoreMatrix, ...], AverageScores] = {}
         self._places = {name: index for index, name in enumerate(scores)}
         self._is_binary = all(is_binary(column) for column in scores.values())
         # A byte per score: the zeros and ones of a large study fit in memory.
@@ -99,6 +115,12 @@ class ScoreMatrix:
             [column.astype(kept) for column in scores.values()]
         ).T
         self.num_items = len(self._scores)
+
+    def average_with(self, others: Sequence[ScoreMatrix]) -> AverageScores:
+        """The average of this task and others; the same object whenever it is asked for."""
+        if tuple(others) not in self._averages:
+            self._averages[tuple(others)] = AverageScores([self, *others])
+        return self._averages[tuple(others)]
 
     def __contains__(self, key: Key) -> bool:
         return all(name in self._places for name in key)
@@ -112,14 +134,17 @@ class ScoreMatrix:
         """The mean of the scores."""
         return math.fsum(self._means[self._places[name]] for name in key) / len(key)
 
+    @_kept
     def standard_error(self, key: Key) -> float | None:
         """The (clustered) standard error of the mean."""
         return standard_error(self.scores(key), self.clusters)
 
+    @_kept
     def interval(self, key: Key) -> Interval | None:
         """The 95 % interval of the mean."""
         return mean_interval(self.scores(key), self.clusters)
 
+    @_kept
     def compare(self, key: Key, reference: Key) -> Comparison:
         """The paired comparison of two means.
 
@@ -231,15 +256,18 @@ class AverageScores:
     def __init__(self, tasks: Sequence[ScoreMatrix]) -> None:
         self._tasks = tasks
 
+    @_kept
     def interval(self, key: Key) -> Interval | None:
         """The 95 % percentile interval of the bootstrap over items within each task."""
         return percentile_interval(self.bootstrap(key))
 
+    @_kept
     def bootstrap(self, key: Key) -> FloatArray:
         """Bootstrap replicates of the average."""
         replicates: FloatArray = np.mean([task.bootstrap(key) for task in self._tasks], axis=0)
         return replicates
 
+    @_kept
     def compare(self, key: Key, reference: Key) -> Comparison:
         """The paired comparison of two averages: the permutation test over the items of all tasks together."""
         each = [task.compare(key, reference) for task in self._tasks]

@@ -53,6 +53,9 @@ class Cells:
         self._lower_is_better = layout.lower_is_better()
         self._mixed_devices = mixed_devices(layout)
         self._models = model_labels(row.names["model"] for row in rows)
+        self._references = {
+            row.key: replace(row, variant_ids=row.references, references=()) for row in rows if row.references
+        }
         # Notes are numbered as a reader meets them, row by row.
         self._task_cells = {
             ((variant_id,), column): self._task_cell(variant_id, column)
@@ -202,9 +205,7 @@ class Cells:
     # ---- against full precision
 
     def _reference(self, row: RowSource) -> RowSource | None:
-        if not row.references:
-            return None
-        return replace(row, variant_ids=row.references, references=())
+        return self._references.get(row.key) if row.references else None
 
     def _compare(self, row: RowSource, parts: Parts) -> Comparison | None:
         reference = self._reference(row)

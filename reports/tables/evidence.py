@@ -80,7 +80,7 @@ class Evidence:
         matrices = [matrix for part in parts if (matrix := self._of_task(part, *keys)) is not None]
         if len(matrices) < len(parts):
             return None
-        return matrices[0] if len(matrices) == 1 else AverageScores(matrices)
+        return matrices[0] if len(matrices) == 1 else matrices[0].average_with(matrices[1:])
 
     def _of_task(self, column: TaskColumn, *keys: Key) -> ScoreMatrix | None:
         return next((matrix for matrix in self._matrices[column] if all(key in matrix for key in keys)), None)

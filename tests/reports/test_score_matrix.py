@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from reports.statistics import (
+    NUM_RESAMPLES,
     AverageScores,
     ScoreMatrix,
     change_interval,
@@ -198,3 +199,11 @@ def test_the_interval_of_a_relative_change_is_paired(generator: np.random.Genera
     assert change_interval(matrix.bootstrap(("v",)), np.zeros(2000)) is None
     worse = change_interval(matrix.bootstrap(("v",)), matrix.bootstrap(("b",)), higher_is_better=False)
     assert worse == pytest.approx((-interval[1], -interval[0]))
+
+
+def test_a_resample_of_uneven_clusters_is_divided_by_what_was_drawn() -> None:
+    sums, sizes = np.array([[3.0], [1.0], [0.0]]), np.array([4.0, 1.0, 2.0])
+    drawn = keyed_generator("bootstrap", "task", 3).integers(0, 3, size=(NUM_RESAMPLES, 3), dtype=np.int32)
+    ratios = sums[drawn, 0].sum(axis=1) / sizes[drawn].sum(axis=1)
+    expected = 4 / 7 + (ratios - 4 / 7) * np.sqrt(3 / 2)
+    assert bootstrap_means(sums, sizes, key="task")[0] == pytest.approx(expected, rel=1e-6)
