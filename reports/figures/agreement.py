@@ -50,7 +50,8 @@ class Agreement:
 
 def agreement(source: FigureSource) -> Agreement | NoFigure:
     """The data of the figure, from the study's done cells."""
-    return from_comparisons(compare_with_published(source.cells))
+    # What no version of qstudy made was published itself.
+    return from_comparisons(compare_with_published([row for row in source.cells if row["qstudy_version"]]))
 
 
 def from_comparisons(comparisons: Sequence[PublishedComparison]) -> Agreement | NoFigure:

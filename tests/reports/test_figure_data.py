@@ -7,20 +7,22 @@ import itertools
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from reports import ResultStore
 from reports.figures import FIGURE_TABLE, FigureSource, NoFigure
-from reports.figures.agreement import Agreement, from_comparisons
+from reports.figures.agreement import Agreement, agreement, from_comparisons
 from reports.figures.cost_and_score import COSTS, CostAndScore, cost_and_score
 from reports.figures.drop_by_group import DropByGroup, drop_by_group
 from reports.figures.drop_by_task import DropByTask, drop_by_task, level_colour
 from reports.figures.layer_error import LayerError, layer_error
 from reports.figures.score_and_bits import ScoreAndBits, pareto_front, score_and_bits
 from reports.figures.source import MAX_SERIES
-from reports.published import PublishedComparison, published_results
+from reports.published import PublishedComparison, published_results, record_paper
 from reports.tables import build_study_table
 
 Z = 1.959963984540054
@@ -320,6 +322,12 @@ def test_nothing_to_compare_with_is_told_with_the_most_frequent_reason() -> None
     compared = [comparison(1.0, 1.0, "limit differs"), comparison(2.0, 1.0, "limit differs", "seldom")]
     assert from_comparisons(compared) == NoFigure("no published number to compare with (most often: limit differs)")
     assert from_comparisons([]) == NoFigure("no published number to compare with")
+
+
+def test_a_publication_is_not_compared_with_itself(source_of: MakeSource, tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    record_paper(store)
+    assert agreement(source_of(store.cells())) == NoFigure("no published number to compare with")
 
 
 # ---- what is not there
