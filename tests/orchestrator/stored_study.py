@@ -35,6 +35,7 @@ def store_study(
             recorder.cell_failed(cell, outcome, attempts=1)
         elif outcome is not None:
             _record(recorder, cell, outcome, answer or (lambda _, index: f"answer {index}"))
+    recorder.save()
     return directory
 
 
