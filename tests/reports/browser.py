@@ -85,6 +85,16 @@ class Browser:
         """The value that the body of a function in JavaScript returns."""
         return self._call("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
+    def until(self, script: str, *arguments: Any, seconds: float = 10.0) -> Any:
+        """The first value that is true in JavaScript's sense; the last one where there is none in time.
+
+        A browser deals with a movement of the mouse when it draws its next frame, which may come after the command.
+        """
+        ends = time.monotonic() + seconds
+        while not (value := self.run(script, *arguments)) and time.monotonic() < ends:
+            time.sleep(0.02)
+        return value
+
     def press(self, *keys: str) -> None:
         """Press keys one after the other, where the focus is."""
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]

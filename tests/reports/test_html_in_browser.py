@@ -151,18 +151,19 @@ def test_pointing_at_a_number_tells_its_interval_comparison_and_origin(page: Bro
     assert cell.comparison is not None
     assert page.run("return document.getElementById('popover').hidden")
     page.point(*middle(page, row, column))
-    told = page.run("const node = document.getElementById('popover'); return node.hidden ? '' : node.textContent")
+    told = page.until("const node = document.getElementById('popover'); return node.hidden ? '' : node.textContent")
     assert f"{cell.interval[0]:.2f} to {cell.interval[1]:.2f} %" in told
     assert f"{cell.comparison.difference:+.2f} points" in told
     assert f"{cell.comparison.num_lower} score less" in told
     assert f"{cell.cell_ids[0]}: cpu on somewhere, 2026-01-02 03:04 UTC, qstudy 0.1.0" in told
     page.press(ESCAPE)
-    assert page.run("return document.getElementById('popover').hidden")
+    assert page.until("return document.getElementById('popover').hidden")
 
 
 def test_a_number_opens_on_its_lost_and_gained_items_word_for_word(page: Browser, report: Report) -> None:
     row, column = row_index(report, "v1"), column_index(report, "sums")
     page.point(*middle(page, row, column), click=True)
+    assert page.until("return document.getElementById('panel').open")
     sets = page.run(
         "return [...document.querySelectorAll('#panel[open] details')].map((set) =>"
         " [set.querySelector('summary').textContent, set.querySelectorAll('.item').length])"
