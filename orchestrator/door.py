@@ -127,15 +127,17 @@ def report(
     formats: Sequence[str] = RUN_FORMATS,
     output: PathLike | None = None,
     tables: Sequence[str] = (),
+    figures: Sequence[str] = (),
 ) -> list[Path]:
     """Write the tables of a study, or of several together, to the folder `output`; the files.
 
+    `figures` are kinds of files (`pdf`, `svg`, `png`) to draw figures as; none are drawn without.
     `output` is `STUDY/report` for one study unless given; several studies need one.
     """
     folders = [Path(study) for study in studies]
     if len(folders) == 1:
-        return write_study_report(folders[0], formats, _path(output), tables)
-    return write_joined_report(folders, formats, _path(output), tables)
+        return write_study_report(folders[0], formats, _path(output), tables, figures)
+    return write_joined_report(folders, formats, _path(output), tables, figures)
 
 
 def compare(study: PathLike, a: str, b: str) -> Comparisons:
