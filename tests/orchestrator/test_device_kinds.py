@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import workers.engine
 from grids import GridError
@@ -41,7 +42,8 @@ def devices(study: Path) -> dict[str, set[str]]:
 def test_each_of_two_models_keeps_to_one_of_two_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = write_grid(tmp_path, GRID.replace("[tiny-llada-base]", "[tiny-llada-base, tiny-dream-base]"))
     study = tmp_path / "study"
-    assert run_grid(grid, RunOptions(study=study), pool_on("alpha", "beta")).is_complete
+    told = Console(stderr=True, width=200)
+    assert run_grid(grid, RunOptions(study=study), pool_on("alpha", "beta"), console=told).is_complete
     found = devices(study)
     assert sorted(map(len, found.values())) == [1, 1]
     assert set.union(*found.values()) == {"alpha", "beta"}

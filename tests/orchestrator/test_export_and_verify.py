@@ -49,6 +49,7 @@ def finished_study(tmp_path: Path, grid_cells: list[Cell]) -> StudyDirectory:
             "higher_is_better": True,
         }
         assert recorder.evaluated(unit, Evaluated([metric], scores, 8, 1.5, "cpu"), attempts=1) is None
+        recorder.save()
     return directory
 
 
