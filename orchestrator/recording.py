@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import time
 from typing import Any
 
 from grids import Cell, Variant
@@ -22,6 +23,7 @@ class Recorder:
         self._directory = directory
         self._store = directory.store
         self._ended: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]] = []
+        self._waits_since = 0.0
 
     def saved_responses(self, cell: Cell) -> dict[int, Response]:
         """Responses of an earlier attempt, by request index."""
@@ -52,8 +54,15 @@ class Recorder:
             "device": event.device,
         }
         rows = [common | row | {"is_primary": (row["metric"], row["filter"]) == shown} for row in event.metrics]
+        if not self._ended:
+            self._waits_since = time.monotonic()
         self._ended.append((rows, event.scores))
         return None
+
+    @property
+    def waiting_seconds(self) -> float | None:
+        """How long the first of the cells that `save` would record has waited; None where there is none."""
+        return time.monotonic() - self._waits_since if self._ended else None
 
     def save(self) -> None:
         """Record the cells that have ended since the last time. Those that end together go into one file."""

@@ -26,6 +26,8 @@ from orchestrator.study_directory import StudyDirectory
 from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, ShardDone, Unit, Warned
 
 POLL_SECONDS = 1.0
+# How long an ended cell may wait for others to be recorded in one file with it. Its answers are on the disk by then.
+SAVE_SECONDS = 0.1
 # A node of the kind that is missing may come back.
 MAX_STRANDED_SECONDS = 600.0
 
@@ -107,16 +109,26 @@ class Run:
                 self._save_batches_in_flight()
                 break
             self._hand_out()
-            # Workers go on while the driver writes; `poll` may wait for them, so it comes last.
-            self._recorder.save()
             self._between()
-            for slot, message in self._pool.poll(POLL_SECONDS):
-                self._handle(slot, message)
-                if slot.unit is None and self._goes_on and self._stop.reason is None:
-                    # Before the others are heard, for this one would idle meanwhile.
-                    self._hand_out()
+            self._listen()
             self._end_overdue()
             self._check_served()
+
+    def _listen(self) -> None:
+        """Hear what workers say. Ended cells are recorded when all is heard, or after SAVE_SECONDS of talk."""
+        waiting = self._recorder.waiting_seconds
+        if waiting is not None and waiting >= SAVE_SECONDS:
+            self._recorder.save()
+            waiting = None
+        is_quiet = True
+        for slot, message in self._pool.poll(POLL_SECONDS if waiting is None else 0.0):
+            is_quiet = False
+            self._handle(slot, message)
+            if slot.unit is None and self._goes_on and self._stop.reason is None:
+                # Before the others are heard, for this one would idle meanwhile.
+                self._hand_out()
+        if is_quiet:
+            self._recorder.save()
 
     @property
     def _goes_on(self) -> bool:

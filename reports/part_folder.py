@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -236,15 +236,13 @@ class KeyedParts(PartFolder):
         super().__init__(folder, schema, damage, unsynced)
         self._places: dict[Part, dict[str, tuple[int, int]]] = {}
 
-    def append_all(self, tables: Mapping[str, pa.Table]) -> None:
-        """Add the rows of several keys as one part, which is merged from the start. Raises StorageError."""
-        if len(tables) == 1:
-            ((key, table),) = tables.items()
-            self.append(key, table)
+    def append_all(self, table: pa.Table, counts: Sequence[KeyCount]) -> None:
+        """Add the rows of several keys, key by key, as one part that is merged from the start. Raises StorageError."""
+        if len(counts) == 1:
+            self.append(counts[0][0], table)
             return
         first = self._next_number()
-        counts = [(key, len(table)) for key, table in tables.items()]
-        self._add(Part(first, first + len(tables) - 1, None), pa.concat_tables(tables.values()), counts)
+        self._add(Part(first, first + len(counts) - 1, None), table, counts)
 
     def rows(self, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """All rows that count, in no order; of `columns`, and of the key."""

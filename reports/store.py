@@ -68,19 +68,22 @@ class ResultStore:
         All rows of the cell come in one call and take the place of what was recorded before. Raises ValueError for rows
         of several cells, a (metric, filter) given twice, more than one primary metric, or a failure with a value.
         """
-        cell_id, table = self._checked_cell(rows)
-        self._cells.append(cell_id, table)
+        self._cells.append(self._checked_cell(rows), to_arrow(CELLS, rows))
 
     def record_done(self, cells: Sequence[tuple[Sequence[Row], Sequence[Row]]]) -> None:
         """Record the rows and the scores of several cells at once, as `record_cell` and `record_scores` do of one."""
-        checked = [(*self._checked_cell(rows), scores) for rows, scores in cells]
+        ids = [self._checked_cell(rows) for rows, _ in cells]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"cells: one is there twice among {', '.join(ids)}")
+        of_cells = [list(rows) for rows, _ in cells]
+        of_scores = [_of_cell(SCORES, cell_id, scores) for cell_id, (_, scores) in zip(ids, cells, strict=True)]
         # Scores come first: a cell that is recorded has them.
-        tables = {cell_id: to_arrow(SCORES, _of_cell(SCORES, cell_id, scores)) for cell_id, _, scores in checked}
-        self._scores.append_all(tables)
-        self._cells.append_all({cell_id: table for cell_id, table, _ in checked})
+        for parts, schema, rows_of in ((self._scores, SCORES, of_scores), (self._cells, CELLS, of_cells)):
+            counts = [(cell_id, len(rows)) for cell_id, rows in zip(ids, rows_of, strict=True)]
+            parts.append_all(to_arrow(schema, [row for rows in rows_of for row in rows]), counts)
 
-    def _checked_cell(self, rows: Sequence[Row]) -> tuple[str, pa.Table]:
-        """A cell's id and its rows as a table; the samples of one that is done are merged."""
+    def _checked_cell(self, rows: Sequence[Row]) -> str:
+        """The id of the cell that rows are of; the samples of one that is done are merged."""
         cell_ids = {row.get("cell_id") for row in rows}
         if len(cell_ids) != 1:
             raise ValueError(
@@ -88,11 +91,10 @@ class ResultStore:
             )
         cell_id = _checked_id(CELLS, cell_ids.pop())
         _check_cell_rows(cell_id, rows)
-        table = to_arrow(CELLS, rows)
         samples = self._samples.pop(cell_id, None) or self._samples_of(cell_id)
         if rows[0]["status"] == "done":
             samples.merge_all()
-        return cell_id, table
+        return cell_id
 
     def record_scores(self, cell_id: str, rows: Sequence[Row]) -> None:
         """Record the scores of a cell's items, in place of those recorded before. `cell_id` is filled into the rows."""

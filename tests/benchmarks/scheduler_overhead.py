@@ -56,6 +56,9 @@ TASKS = ["demo_facts", "demo_relations", "demo_math", "demo_code"]
 class SleepingWorker:
     """Says what a worker says of a cell of NUM_ITEMS items; a unit takes the seconds that `device` holds."""
 
+    device_name = "cpu"
+    device_memory = 2**30
+
     def __init__(self, settings: WorkerSettings) -> None:
         self._seconds = float(settings.device)
 
@@ -64,7 +67,9 @@ class SleepingWorker:
             yield Progress("quantize", 0, 1)
             self._work()
             yield Progress("audit", 0, 1)
-            yield Quantized({"num_linears": 7, "effective_bits": 4.0, "quantize_seconds": self._seconds})
+            yield Quantized(
+                {"num_linears": 7, "effective_bits": 4.0, "quantize_seconds": self._seconds, "device": "cpu"}
+            )
         else:
             yield from self._evaluate(unit)
 

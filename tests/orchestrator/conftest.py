@@ -89,3 +89,9 @@ FAILED = {
 def grid_cells() -> list[Cell]:
     """Full precision and two variants of one model, two tasks each."""
     return [make_cell(scheme=scheme, task=task) for scheme in ("fp16", "w4a4", "w8a8") for task in ("facts", "sums")]
+
+
+@pytest.fixture(autouse=True)
+def _ended_cells_wait_for_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests' workers need no time, so that all their cells would end together."""
+    monkeypatch.setattr("orchestrator.running.SAVE_SECONDS", 0.0)

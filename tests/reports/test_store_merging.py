@@ -393,6 +393,8 @@ def test_cells_that_end_together_are_one_file_and_each_comes_back(tmp_path: Path
     assert [reader.cell(f"c{index}")[0]["value"] for index in range(4)] == [0.0, 0.9, 0.25, 0.375]
     assert [reader.scores(f"c{index}")[2]["value"] for index in range(4)] == [0, 9, 2, 3]
     assert reader.warnings == []
+    with pytest.raises(ValueError, match="cells: one is there twice among c7, c7"):
+        store.record_done([([cell_row(cell_id="c7", value=value)], []) for value in (0.1, 0.2)])
 
 
 def test_files_of_several_cells_are_merged_like_others(tmp_path: Path, cell_row: Any, small_merges: int) -> None:
