@@ -119,10 +119,10 @@ class RayPool:
         if not waiting:
             time.sleep(timeout)
             return
-        answered, others = self._ray.wait(list(waiting), num_returns=1, timeout=timeout)
-        if answered and others:
-            # All that have something to say by now, for each word costs the driver a round.
-            answered += self._ray.wait(others, num_returns=len(others), timeout=0)[0]
+        # All that have something to say by now, for each round costs; else the first who has.
+        answered, _ = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
+        if not answered and timeout:
+            answered, _ = self._ray.wait(list(waiting), num_returns=1, timeout=timeout)
         for asked in answered:
             place = waiting[asked]
             if asked is place.ready:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from grids import Cell, Retries, Study
-from orchestrator.failures import Failure
+from orchestrator.failures import Failure, RunInterruptedError
 from orchestrator.planning import make_plan
 from orchestrator.pools import Finished, Message, Slot
 from orchestrator.progress import PlainDisplay
@@ -186,3 +186,50 @@ def test_fail_fast_ends_the_run_with_the_first_failed_cell(tmp_path: Path) -> No
     pool = ScriptedPool(lambda unit, number: [Failure("error", "no", "")])
     ran = Ran(tmp_path, pool, cells(5), fail_fast=True)
     assert (len(pool.started), ran.outcome.num_failed) == (1, 1)
+
+
+def recorded_files(folder: Path) -> list[str]:
+    return sorted(path.name.partition("-")[0] for path in (folder / "results/cells").iterdir())
+
+
+def test_cells_that_end_while_others_talk_are_recorded_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.running.SAVE_SECONDS", 60.0)
+    ran = Ran(tmp_path, ScriptedPool(lambda unit, number: answers(unit), "ab"), cells(6))
+    assert ran.outcome.num_done == len(ran.rows) == 6
+    assert recorded_files(tmp_path) == ["00000001..00000006.parquet"]
+
+
+def test_an_ended_cell_is_recorded_as_soon_as_nobody_talks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.running.SAVE_SECONDS", 60.0)
+    seen: list[int] = []
+
+    def script(unit: Unit, number: int) -> list[Message | None]:
+        return [None, None, *answers(unit)] if number else answers(unit)
+
+    class Watched(ScriptedPool):
+        def poll(self, timeout: float) -> Iterator[tuple[Slot, Message]]:
+            # Nothing may wait while the driver does.
+            seen.append(len(StudyDirectory(tmp_path).store.cells()) if timeout else -1)
+            yield from super().poll(timeout)
+
+    Ran(tmp_path, Watched(script), cells(2))
+    assert 1 in seen
+    assert recorded_files(tmp_path) == ["00000001", "00000002"]
+
+
+def test_cells_that_have_ended_are_recorded_when_the_run_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.running.SAVE_SECONDS", 60.0)
+
+    class Dying(ScriptedPool):
+        def poll(self, timeout: float) -> Iterator[tuple[Slot, Message]]:
+            if len(self.started) == 3:
+                raise RunInterruptedError("Ray has died")
+            yield from super().poll(timeout)
+
+    with pytest.raises(RunInterruptedError):
+        Ran(tmp_path, Dying(lambda unit, number: answers(unit)), cells(4))
+    assert len(StudyDirectory(tmp_path).store.cells()) == 2
