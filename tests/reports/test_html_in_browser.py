@@ -72,6 +72,8 @@ def page(browser: Browser, file: Path) -> Iterator[Browser]:
 def middle(page: Browser, row: int, column: int) -> tuple[float, float]:
     """Where a number of the main table is in the window."""
     page.run(f"{CELL}.scrollIntoView({{block: 'center'}})", row, column)
+    # The page hears of the scrolling in the next frame, and closes what was open by then.
+    page.run("return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
     box = page.run(f"const box = {CELL}.getBoundingClientRect(); return [box.left, box.top]", row, column)
     return box[0] + 8, box[1] + 8
 
