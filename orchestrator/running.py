@@ -82,6 +82,7 @@ class Run:
         self._pool, self._display, self._fail_fast = pool, display, fail_fast
         self._between = between
         self._units: dict[str, Unit] = {}
+        self._steps: dict[str, Progress] = {}
         self._shards: defaultdict[str, list[ShardDone]] = defaultdict(list)
         self._results: dict[str, str | Failure] = {}
         self._model_devices = ModelDevices(directory.root, directory.store)
@@ -188,12 +189,14 @@ class Run:
         unit = self._units[slot.name]
         match message:
             case Progress():
-                self._display.progressed(slot, message)
+                self._progressed(slot, message)
             case Warned():
                 self._recorder.warned(unit, message.text)
             case Samples():
                 assert isinstance(unit, EvaluateUnit)
                 self._recorder.samples(unit, message.rows)
+                step = self._steps[slot.name]
+                self._progressed(slot, replace(step, done=step.done + len(message.rows)))
             case Quantized():
                 assert isinstance(unit, QuantizeUnit)
                 self._recorder.quantized(unit, _with_device(message, slot))
@@ -214,6 +217,12 @@ class Run:
                 self._fail(slot, unit, message)
             case _:
                 assert_never(message)
+
+    def _progressed(self, slot: Slot, step: Progress) -> None:
+        self._steps[slot.name] = step
+        self._display.progressed(slot, step)
+        if step.phase == "evaluate" and step.done == step.total:
+            self._display.progressed(slot, Progress("score", 0, 1))
 
     def _finish(self, slot: Slot, unit: Unit) -> None:
         num_cells = int(self._lanes.finished(unit) is not None)

@@ -191,13 +191,9 @@ class Worker:
         for rows in _in_groups(_answers(lm, cell, built, missing), group_size):
             responses |= {row["request_index"]: response_of(row) for row in rows}
             yield Samples(rows)
-            # After the last ones, what comes next is said at once.
-            if len(responses) < len(requests):
-                yield Progress("evaluate", len(responses), len(requests))
         if num_shards > 1:
             yield ShardDone(len(requests), lm.num_forwards, time.monotonic() - started)
             return
-        yield Progress("score", 0, 1)
         metrics, scores = built.score(responses)
         yield Evaluated(metrics, scores, lm.num_forwards, time.monotonic() - started, self.device_name)
 

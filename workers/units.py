@@ -84,7 +84,10 @@ Unit = QuantizeUnit | EvaluateUnit
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` blocks or requests in this phase."""
+    """`done` of `total` blocks or requests in this phase. An evaluation says it once: its samples tell how it goes on.
+
+    When all its requests are answered, a cell is scored.
+    """
 
     phase: str
     done: int

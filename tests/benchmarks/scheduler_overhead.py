@@ -16,7 +16,7 @@ import cProfile
 import io
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +86,6 @@ class SleepingWorker:
         yield Samples(
             [sample | {"request_key": f"{item:064x}", "request_index": item, "doc_id": item} for item in items]
         )
-        yield Progress("score", 0, 1)
         metric = {"metric": task.metric, "filter": task.filter, "value": 0.5}
         rows = [metric | {"stderr": 0.1, "num_items": NUM_ITEMS, "higher_is_better": True}]
         yield Evaluated(rows, [metric | {"doc_id": item} for item in items], NUM_ITEMS, self._seconds, "cpu")
@@ -132,28 +131,31 @@ class FirstStart(PlainDisplay):
 
 
 def measure(
-    num_cells: int, seconds: float, make_pool: Callable[[WorkerSettings], Pool], profile: cProfile.Profile | None
+    folder: Path,
+    num_cells: int,
+    seconds: float,
+    make_pool: Callable[[WorkerSettings], Pool],
+    profile: cProfile.Profile | None,
 ) -> Measured:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        plan, directory = little_work(folder, num_cells), StudyDirectory(folder / "study")
-        with StudyLock(directory.root) as lock:
-            pool = make_pool(WorkerSettings(str(directory.artifact_dir), device=str(seconds)))
-            wait_for_workers(pool)
-            progress = ProgressFile(directory.root, lock.owner.token, num_cells, pool.slots)
+    folder.mkdir()
+    plan, directory = little_work(folder, num_cells), StudyDirectory(folder / "study")
+    with StudyLock(directory.root) as lock:
+        pool = make_pool(WorkerSettings(str(directory.artifact_dir), device=str(seconds)))
+        wait_for_workers(pool)
+        progress = ProgressFile(directory.root, lock.owner.token, num_cells, pool.slots)
 
-            def between() -> None:
-                lock.check()
-                progress.write_if_due()
+        def between() -> None:
+            lock.check()
+            progress.write_if_due()
 
-            first = FirstStart()
-            with Displays(first, progress) as display, profile or nullcontext():
-                outcome = Run(plan, directory, pool, display, between=between).execute()
-                ended, ended_own = time.perf_counter(), time.process_time()
-            pool.close()
-        assert outcome.num_done == len(plan.cells)
-        assert len({row["cell_id"] for row in ResultStore(directory.root).cells()}) == len(plan.cells)
-        return Measured(ended - first.began, ended_own - first.began_own, outcome.num_done, first.num_units)
+        first = FirstStart()
+        with Displays(first, progress) as display, profile or nullcontext():
+            outcome = Run(plan, directory, pool, display, between=between).execute()
+            ended, ended_own = time.perf_counter(), time.process_time()
+        pool.close()
+    assert outcome.num_done == len(plan.cells)
+    assert len({row["cell_id"] for row in ResultStore(directory.root).cells()}) == len(plan.cells)
+    return Measured(ended - first.began, ended_own - first.began_own, outcome.num_done, first.num_units)
 
 
 def wait_for_workers(pool: Pool) -> None:
@@ -163,6 +165,25 @@ def wait_for_workers(pool: Pool) -> None:
 
 def on_ray(settings: WorkerSettings) -> Pool:
     return RayPool(settings, address=None, num_workers=NUM_WORKERS)
+
+
+def report(
+    folder: Path,
+    arguments: argparse.Namespace,
+    pools: Mapping[str, Callable[[WorkerSettings], Pool]],
+    profile: cProfile.Profile | None,
+) -> None:
+    for name, make_pool in pools.items():
+        made = measure(folder / name, arguments.cells, 0.0, make_pool, profile)
+        own = 1000 * made.processor_seconds / made.num_cells
+        print(
+            f"{name}: {made.num_cells} cells in {made.seconds:.1f} s: {made.num_cells / made.seconds:.0f} a second; "
+            f"{own:.1f} ms of this process a cell"
+        )
+    if arguments.units and not arguments.without_ray:
+        made = measure(folder / "idle", arguments.units, 1.0, on_ray, None)
+        idle = 1 - made.num_units / (NUM_WORKERS * made.seconds)
+        print(f"{NUM_WORKERS} Ray actors: {made.num_units} units of 1 s in {made.seconds:.1f} s: {idle:.1%} idle")
 
 
 def main() -> None:
@@ -177,17 +198,9 @@ def main() -> None:
     pools: dict[str, Callable[[WorkerSettings], Pool]] = {"in this process": InProcessPool}
     if not arguments.without_ray:
         pools[f"{NUM_WORKERS} Ray actors"] = on_ray
-    for name, make_pool in pools.items():
-        made = measure(arguments.cells, 0.0, make_pool, profile)
-        own = 1000 * made.processor_seconds / made.num_cells
-        print(
-            f"{name}: {made.num_cells} cells in {made.seconds:.1f} s: {made.num_cells / made.seconds:.0f} a second; "
-            f"{own:.1f} ms of this process a cell"
-        )
-    if arguments.units and not arguments.without_ray:
-        made = measure(arguments.units, 1.0, on_ray, None)
-        idle = 1 - made.num_units / (NUM_WORKERS * made.seconds)
-        print(f"{NUM_WORKERS} Ray actors: {made.num_units} units of 1 s in {made.seconds:.1f} s: {idle:.1%} idle")
+    # Until the end, for a file system that has just removed thousands of files is slow to make others.
+    with tempfile.TemporaryDirectory() as name:
+        report(Path(name), arguments, pools, profile)
     if profile:
         profile.dump_stats(arguments.profile)
 

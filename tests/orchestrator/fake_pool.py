@@ -87,7 +87,6 @@ def _evaluation(unit: EvaluateUnit) -> Iterator[Message]:
     for index in range(NUM_REQUESTS):
         if index not in unit.done:
             yield Samples([_sample(index)])
-            yield Progress("evaluate", index + 1, NUM_REQUESTS)
     value = int(cell.cell_id[:4], 16) / 0xFFFF
     metric = {"metric": cell.task.metric, "filter": cell.task.filter, "value": value, "num_items": NUM_REQUESTS}
     scores = [

@@ -18,7 +18,9 @@ from orchestrator.running import Run
 from orchestrator.stopping import Stop
 from orchestrator.study_directory import StudyDirectory
 from tests.orchestrator.conftest import make_cell
-from workers.units import Evaluated, EvaluateUnit, Samples, Unit
+from workers.units import Evaluated, EvaluateUnit, Progress, Samples, Unit
+
+NUM_REQUESTS = 2
 
 # What a worker says to a unit, one message a poll; None for a poll without a word.
 Script = Callable[[Unit, int], list[Message | None]]
@@ -77,7 +79,8 @@ def sample(index: int) -> dict[str, Any]:
 def answers(unit: Unit) -> list[Message | None]:
     assert isinstance(unit, EvaluateUnit)
     metric = {"metric": "acc", "filter": "none", "value": 0.5, "num_items": 1, "higher_is_better": True}
-    return [Samples([sample(0)]), Evaluated([metric], [], 1, 0.1, "cpu"), Finished()]
+    samples = [Samples([sample(index)]) for index in range(NUM_REQUESTS)]
+    return [Progress("evaluate", 0, NUM_REQUESTS), *samples, Evaluated([metric], [], 1, 0.1, "cpu"), Finished()]
 
 
 def cells(number: int) -> list[Cell]:
@@ -110,6 +113,31 @@ def test_without_a_timeout_nothing_is_killed(tmp_path: Path) -> None:
     pool = ScriptedPool(lambda unit, number: [None] * 50 + answers(unit))
     ran = Ran(tmp_path, pool, cells(1))
     assert (pool.killed, ran.outcome.num_done) == ([], 1)
+
+
+class Steps(PlainDisplay):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.seen: list[Progress] = []
+
+    def progressed(self, slot: Slot, step: Progress) -> None:
+        self.seen.append(step)
+
+
+def test_the_samples_of_a_cell_tell_how_far_it_is(tmp_path: Path) -> None:
+    display = Steps(Console(file=(tmp_path / "out").open("w")), 1)
+    (own,) = cells(1)
+    directory = StudyDirectory(tmp_path)
+    # One request was answered before.
+    directory.store.append_samples(own.cell_id, [sample(0)])
+
+    def script(unit: Unit, number: int) -> list[Message | None]:
+        assert isinstance(unit, EvaluateUnit)
+        last = answers(unit)[-2:]
+        return [Progress("evaluate", len(unit.done), 4), Samples([sample(1)]), Samples([sample(2), sample(3)]), *last]
+
+    Run(make_plan(Study("s", (own,)), directory.store), directory, ScriptedPool(script), display).execute()
+    assert display.seen == [*(Progress("evaluate", done, 4) for done in (1, 2, 4)), Progress("score", 0, 1)]
 
 
 def test_a_worker_that_is_not_ready_gets_nothing(tmp_path: Path) -> None:
@@ -151,7 +179,7 @@ class AskedStop(Stop):
 def test_a_run_that_is_asked_to_stop_saves_the_batches_in_flight_and_starts_nothing(
     tmp_path: Path, silence: int
 ) -> None:
-    pool = ScriptedPool(lambda unit, number: [None] * silence + [Samples([sample(0)])] + [None] * 500, "ab")
+    pool = ScriptedPool(lambda unit, number: [None] * silence + answers(unit)[:2] + [None] * 500, "ab")
     own = cells(5)
     ran = Ran(tmp_path, pool, own, stop=AskedStop(1))
     assert len(pool.started) == 2
@@ -169,7 +197,7 @@ def test_a_run_that_is_asked_to_stop_waits_no_longer_than_it_may(tmp_path: Path)
 
 
 def test_what_ends_while_the_run_stops_counts(tmp_path: Path) -> None:
-    pool = ScriptedPool(lambda unit, number: [None, *answers(unit)[1:]])
+    pool = ScriptedPool(lambda unit, number: [None, *answers(unit)[-2:]])
     ran = Ran(tmp_path, pool, cells(2), stop=AskedStop(1))
     assert ran.outcome.num_done == 1
 
