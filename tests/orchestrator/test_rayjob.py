@@ -1,4 +1,4 @@
-"""The Kubernetes manifest against the part of KubeRay's schema that it uses, and against the command that it calls."""
+"""The Kubernetes manifest: against KubeRay's types, Kubernetes' own schemas, and the command that it calls."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import ray
 import yaml
@@ -20,6 +21,7 @@ from orchestrator.cli import app
 
 MANIFEST = Path(orchestrator.__file__).parent / "places" / "rayjob.yaml"
 SCHEMA = Path(__file__).parent / "schemas" / "rayjob.json"
+OLDEST_KUBERNETES = "1.28"
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +30,25 @@ def manifest() -> dict[str, Any]:
     return content
 
 
-@pytest.fixture(scope="module")
-def validator() -> jsonschema.Draft202012Validator:
+def complaints(manifest: dict[str, Any]) -> list[str]:
+    """What KubeRay's types find wrong, and what the oldest and the newest known Kubernetes find wrong with its pods."""
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(schema)
+    found = [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(manifest)]
+    if found:
+        return found
+    for group in (head(manifest), worker(manifest)):
+        pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "pod"}, "template": group["template"]}
+        for version in (OLDEST_KUBERNETES, kubernetes_validate.latest_version()):
+            try:
+                kubernetes_validate.validate(pod, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                found.append(f"Kubernetes {version}: {error}")
+    return found
 
 
-def test_the_manifest_is_valid(manifest: dict[str, Any], validator: jsonschema.Draft202012Validator) -> None:
-    assert [error.message for error in validator.iter_errors(manifest)] == []
+def test_the_manifest_is_valid(manifest: dict[str, Any]) -> None:
+    assert complaints(manifest) == []
 
 
 def head(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -65,22 +77,25 @@ MUTANTS: dict[str, Callable[[dict[str, Any]], object]] = {
     "an environment variable that is no text": lambda job: container(head(job))["env"].append(
         {"name": "HF_HUB_OFFLINE", "value": 1}
     ),
-    "a volume of two kinds": lambda job: worker(job)["template"]["spec"]["volumes"][0].update(emptyDir={}),
+    "a name that makes no label": lambda job: job["metadata"].update(name="4bits"),
+    "a volume that no Kubernetes knows": lambda job: worker(job)["template"]["spec"]["volumes"][0].update(claim="data"),
+    "a mount without a path": lambda job: container(head(job))["volumeMounts"][0].pop("mountPath"),
+    "a container without a name": lambda job: container(worker(job)).pop("name"),
 }
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_mutant_manifest_is_refused(
-    manifest: dict[str, Any], validator: jsonschema.Draft202012Validator, mutant: str
-) -> None:
+def test_a_mutant_manifest_is_refused(manifest: dict[str, Any], mutant: str) -> None:
     changed = copy.deepcopy(manifest)
     MUTANTS[mutant](changed)
-    assert list(validator.iter_errors(changed))
+    assert complaints(changed)
 
 
 def test_every_mount_has_its_volume_and_both_kinds_of_pods_see_the_study(manifest: dict[str, Any]) -> None:
     for group in (head(manifest), worker(manifest)):
         volumes = {volume["name"]: volume for volume in group["template"]["spec"]["volumes"]}
+        # A name and one kind.
+        assert {len(volume) for volume in volumes.values()} == {2}
         mounts = {mount["name"]: mount["mountPath"] for mount in container(group)["volumeMounts"]}
         assert volumes.keys() == mounts.keys()
         assert "persistentVolumeClaim" in volumes["data"]
