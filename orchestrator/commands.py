@@ -70,23 +70,13 @@ def load_grid(grid_file: Path, *, limit: int | None = None, overrides: Sequence[
     return resolve(read_grid(grid_file, changes), grid_file, make_catalog())
 
 
-def plan_grid(
-    grid_file: Path,
-    study_folder: Path | None = None,
-    *,
-    limit: int | None = None,
-    overrides: Sequence[str] = (),
-    only: Sequence[str] = (),
-    retry_failed: bool = False,
-    device: str | None = None,
-    artifacts: str | None = None,
-) -> PricedPlan:
-    """What a run would do and what it would cost (on `device`, see `price_plan`). Writes nothing."""
-    study = load_grid(grid_file, limit=limit, overrides=overrides)
-    directory = StudyDirectory(study_folder or default_folder(study))
+def plan_grid(grid_file: Path, options: RunOptions, *, device: str | None = None) -> PricedPlan:
+    """What `run_grid` would do and what it would cost (on `device`, see `price_plan`). Writes nothing."""
+    study = load_grid(grid_file, limit=options.limit, overrides=options.overrides)
+    directory = StudyDirectory(options.study or default_folder(study))
     directory.check_description()
-    plan = make_plan(study, directory.store, retry_failed=retry_failed, only=only)
-    location = artifact_location(artifacts, directory.root)
+    plan = make_plan(study, directory.store, retry_failed=options.retry_failed, only=options.only)
+    location = artifact_location(options.artifacts, directory.root)
     return _priced(plan, directory, open_artifacts(location), device=device)
 
 

@@ -54,16 +54,15 @@ def plan(
     """
     from orchestrator import commands
 
-    return commands.plan_grid(
-        Path(grid),
-        _path(study),
+    options = commands.RunOptions(
+        study=_path(study),
         limit=limit,
-        overrides=overrides,
-        only=only,
+        overrides=tuple(overrides),
+        only=tuple(only),
         retry_failed=retry_failed,
-        device=device,
         artifacts=artifacts,
     )
+    return commands.plan_grid(Path(grid), options, device=device)
 
 
 def run(

@@ -57,20 +57,19 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what would run, what would be reused, and why; and what it costs."""
-    from orchestrator.commands import plan_grid
+    from orchestrator.commands import RunOptions, plan_grid
     from orchestrator.plan_view import print_plan
 
     sizes = ([workers] if workers else []) + _worker_counts(simulate)
-    made = plan_grid(
-        grid,
-        study,
+    options = RunOptions(
+        study=study,
         limit=limit,
-        overrides=set_ or [],
-        only=only or [],
+        overrides=tuple(set_ or ()),
+        only=tuple(only or ()),
         retry_failed=retry_failed,
-        device=device,
         artifacts=artifacts,
     )
+    made = plan_grid(grid, options, device=device)
     simulations = [made.simulate(size, failures_per_hour=failure_rate) for size in dict.fromkeys(sizes)]
     print_plan(made, simulations, as_json=as_json)
 
@@ -107,18 +106,6 @@ def run(
     from orchestrator.reporting import print_result
 
     overrides = [*(set_ or []), *(["allow_mixed_devices=true"] if allow_mixed_devices else [])]
-    if dry_run:
-        made = plan_grid(
-            grid,
-            study,
-            limit=limit,
-            overrides=overrides,
-            only=only or [],
-            retry_failed=retry_failed,
-            artifacts=artifacts,
-        )
-        print_plan(made)
-        return
     options = RunOptions(
         study=study,
         address=address,
@@ -133,6 +120,9 @@ def run(
         time_limit=_seconds(time_limit),
         artifacts=artifacts,
     )
+    if dry_run:
+        print_plan(plan_grid(grid, options))
+        return
     result = run_grid(grid, options, console=Console(stderr=True))
     print_result(result)
     raise typer.Exit(0 if result.is_complete else EXIT_INCOMPLETE)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 from grids import Calibration, Cell, CellTask, Model, TaskInfo, Variant, parse_scheme
 from grids.identity import canonical_json
 from grids.protocol import Family, Protocol
+from orchestrator.cli import main
 from orchestrator.devices import find_device
 from orchestrator.pricing import Pricer
 from orchestrator.rates import Rates
 from workers.models.info import ModelInfo
 
+Command = Callable[..., tuple[int, str, str]]
 # Of LLaDA-8B.
 SHAPE_8B = ModelInfo("llada", 32, 4096, 12288, 32, 32, 128, 126464, 4096, False)
 
@@ -83,6 +86,20 @@ FAILED = {
     "failure_kind": "audit",
     "failure_message": "x",
 }
+
+
+@pytest.fixture
+def qstudy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs `qstudy` with arguments; gives its exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["qstudy", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        told = capsys.readouterr()
+        return int(exit_.value.code or 0), told.out, told.err
+
+    return run
 
 
 @pytest.fixture

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from grids import Cell, Study
-from orchestrator.cli import main
 from orchestrator.failures import Failure
 from orchestrator.recording import Recorder
 from orchestrator.study_directory import StudyDirectory
 from workers.units import Evaluated, EvaluateUnit
 
-Command = Callable[..., tuple[int, str, str]]
 # The scores of a cell's items; a failure; or nothing yet.
 Outcome = Sequence[float] | Failure | None
 
@@ -69,19 +64,6 @@ def _record(recorder: Recorder, cell: Cell, values: Sequence[float], answer: Cal
         "higher_is_better": True,
     }
     assert recorder.evaluated(unit, Evaluated([metric], scores, 8, 1.5, "cpu"), attempts=1) is None
-
-
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs `qstudy` with arguments; gives its exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["qstudy", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        told = capsys.readouterr()
-        return int(exit_.value.code or 0), told.out, told.err
-
-    return run
 
 
 def wrong(*places: int, num_items: int = 60) -> list[float]:

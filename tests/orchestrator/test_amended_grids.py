@@ -27,7 +27,7 @@ def test_a_wider_grid_runs_its_new_cells_only(tmp_path: Path) -> None:
     first = run(tmp_path, GRID)
     before = files_of(tmp_path)
     assert len(first.computed) == 4
-    plan = plan_grid(write_grid(tmp_path, WIDER), tmp_path / "study")
+    plan = plan_grid(write_grid(tmp_path, WIDER), RunOptions(study=tmp_path / "study"))
     assert plan.plan.counts() == {"reuse": 4, "run": 5}
     second = run(tmp_path, WIDER)
     assert len(second.computed) == 5

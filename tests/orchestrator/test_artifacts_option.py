@@ -33,7 +33,7 @@ def test_a_second_study_finds_the_models_of_the_first_at_their_url(
     def quantizations(study: str) -> tuple[float, float]:
         """Bytes of artifacts that a plan means to write, and how many artifacts there are after the run."""
         folder = tmp_path / study
-        planned = plan_grid(grid, folder, artifacts=url).total.disk_bytes
+        planned = plan_grid(grid, RunOptions(study=folder, artifacts=url)).total.disk_bytes
         pool = InProcessPool(WorkerSettings(url, device="cpu"))
         assert run_grid(grid, RunOptions(study=folder, artifacts=url), pool).is_complete
         assert not list(folder.rglob("*.safetensors"))
@@ -56,7 +56,8 @@ def test_a_url_that_nothing_reads_is_refused_and_nothing_is_written(tmp_path: Pa
 def test_a_folder_is_used_in_place_and_is_no_part_of_any_id(tmp_path: Path) -> None:
     grid = write_grid(tmp_path, GRID)
     plain, elsewhere = (
-        plan_grid(grid, tmp_path / "study", artifacts=artifacts) for artifacts in (None, str(tmp_path / "elsewhere"))
+        plan_grid(grid, RunOptions(study=tmp_path / "study", artifacts=artifacts))
+        for artifacts in (None, str(tmp_path / "elsewhere"))
     )
     ids = [[planned.cell.cell_id for planned in made.plan.cells] for made in (plain, elsewhere)]
     assert ids[0] == ids[1]

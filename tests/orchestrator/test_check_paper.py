@@ -12,17 +12,12 @@ import pytest
 
 from grids import Cell
 from orchestrator.failures import Failure
-from tests.orchestrator.conftest import make_cell
-from tests.orchestrator.stored_study import Command, Outcome, command, store_study, wrong
+from tests.orchestrator.conftest import Command, make_cell
+from tests.orchestrator.stored_study import Outcome, store_study, wrong
 
 SCORE = r"\qs{tiny/w4a4/rtn/demo-facts}"
 DIFFERENCE = r"\qsdifference{tiny/w4a4/rtn/average-general}"
 _LINE = re.compile(r"\\qsset\{(\w+)\}\{([^{}]+)\}\{([^{}]+)\}% (cells? [0-9a-f ]+(?: against [0-9a-f ]+)?)")
-
-
-@pytest.fixture
-def qstudy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return command(monkeypatch, capsys)
 
 
 def _outcomes(*, rtn: Outcome = None, model: str = "tiny") -> list[tuple[Cell, Outcome]]:

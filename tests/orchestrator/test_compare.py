@@ -19,15 +19,10 @@ from orchestrator.comparison_view import comparison_view
 from orchestrator.failures import Failure
 from orchestrator.study_directory import StudyDirectory
 from reports.plain_text import text_lines
-from tests.orchestrator.conftest import make_cell
-from tests.orchestrator.stored_study import Command, Outcome, command, store_study, wrong
+from tests.orchestrator.conftest import Command, make_cell
+from tests.orchestrator.stored_study import Outcome, store_study, wrong
 
 FP, RTN, GPTQ = "scheme=fp16", "method=rtn", "method=gptq"
-
-
-@pytest.fixture
-def qstudy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return command(monkeypatch, capsys)
 
 
 def _cells(model: str = "tiny") -> list[tuple[Cell, Outcome]]:

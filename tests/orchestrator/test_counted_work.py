@@ -9,7 +9,7 @@ import pytest
 
 from grids.protocol import Family, GenerationSettings, LikelihoodSettings, LladaSampler, Protocol
 from orchestrator.catalog import shipped_models
-from orchestrator.commands import plan_grid
+from orchestrator.commands import RunOptions, plan_grid
 from orchestrator.task_sizes import TaskSize
 from orchestrator.workload import at_most, cell_work
 from tests.orchestrator.conftest import make_cell
@@ -98,7 +98,9 @@ def test_a_race_costs_no_more_than_is_priced(load: Callable[[Family], LoadedMode
 
 def test_a_plan_says_where_its_price_is_a_bound(tmp_path: Path) -> None:
     likelihood = "protocol: {likelihood: {race: 0.1}, generation:"
-    made = plan_grid(write_grid(tmp_path, GRID.replace("protocol: {generation:", likelihood)), tmp_path / "study")
+    made = plan_grid(
+        write_grid(tmp_path, GRID.replace("protocol: {generation:", likelihood)), RunOptions(study=tmp_path / "study")
+    )
     assert made.to_json()["at_most"] == {
         "demo_facts": "a choice that cannot win is drawn for no longer",
         "demo_math": "a generation ends with its answer",

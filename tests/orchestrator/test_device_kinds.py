@@ -152,7 +152,7 @@ def test_needs_that_nothing_meets_are_refused_before_anything_is_written(tmp_pat
 
 
 def test_a_plan_shows_needs(tmp_path: Path) -> None:
-    made = plan_grid(write_grid(tmp_path, NEEDY), tmp_path / "study")
+    made = plan_grid(write_grid(tmp_path, NEEDY), RunOptions(study=tmp_path / "study"))
     assert made.to_json()["needs"] == {
         "tiny-llada-base": {"label_selector": {"pool": "a"}, "gpu_memory": 24_000_000_000}
     }

@@ -6,21 +6,17 @@ import json
 import math
 import shutil
 import statistics
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from grids import Cell, Study
-from orchestrator.cli import main
 from orchestrator.recording import Recorder
 from orchestrator.study_directory import StudyDirectory
 from reports import ResultStore
+from tests.orchestrator.conftest import Command
 from workers.units import Evaluated, EvaluateUnit, Quantized, QuantizeUnit
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -63,20 +59,6 @@ def _sample(doc_id: int) -> dict[str, object]:
         "response": f"answer {doc_id}",
         "logprob": None,
     }
-
-
-@pytest.fixture
-def qstudy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command; its exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["qstudy", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        told = capsys.readouterr()
-        return int(exit_.value.code or 0), told.out, told.err
-
-    return run
 
 
 @pytest.fixture

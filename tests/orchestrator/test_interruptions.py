@@ -231,7 +231,7 @@ def test_damaged_and_newer_result_files_are_named_and_their_cells_run_again(
     table = pq.read_table(newer)
     pq.write_table(table.set_column(0, "schema_version", pa.array([CELLS.version + 1], pa.int32())), newer)
 
-    plan = plan_grid(tmp_path / "grid.yaml", study)
+    plan = plan_grid(tmp_path / "grid.yaml", RunOptions(study=study))
     assert plan.plan.counts() == {"run": 2, "reuse": 2}
     for path, reason in ((damaged, "damaged"), (newer, "newer than")):
         assert any(str(path) in line and reason in line for line in caplog.messages)
@@ -270,7 +270,7 @@ def test_a_description_that_is_damaged_or_newer_is_refused_by_every_command_and_
     (study / "study.json").write_text(content)
     commands: list[Callable[[], object]] = [
         lambda: study_status(study),
-        lambda: plan_grid(grid, study),
+        lambda: plan_grid(grid, RunOptions(study=study)),
         lambda: run_grid(grid, RunOptions(study=study), FakePool()),
         lambda: write_study_report(study, ["markdown"], None),
     ]

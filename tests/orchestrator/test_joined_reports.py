@@ -13,13 +13,8 @@ from grids.protocol import GenerationSettings, LikelihoodSettings, Protocol
 from orchestrator.failures import Failure
 from orchestrator.study_directory import StudyDirectory
 from reports import build_report
-from tests.orchestrator.conftest import make_cell
-from tests.orchestrator.stored_study import Command, Outcome, command, store_study, wrong
-
-
-@pytest.fixture
-def qstudy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return command(monkeypatch, capsys)
+from tests.orchestrator.conftest import Command, make_cell
+from tests.orchestrator.stored_study import Outcome, store_study, wrong
 
 
 def _model(folder: Path, model: str, *, lost: int = 3, **settings: Any) -> Path:
