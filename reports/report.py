@@ -70,11 +70,13 @@ class Report:
         states = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in self.state.items() if count)
         rows = [row for table in self.tables for row in table.rows if not row.is_reference]
         schemes = ", ".join(dict.fromkeys([REFERENCE_SCHEME, *(row.names["scheme"] for row in rows)]))
-        methods = ", ".join(dict.fromkeys(row.names["method"] for row in rows)) or "none"
+        methods = list(dict.fromkeys(row.names["method"] for row in rows))
+        # A label may hold commas of its own: `gptq, wikitext2`.
+        between = "; " if any("," in label for label in methods) else ", "
         lines = [
             f"Models: {', '.join(self.models)}",
             f"Schemes: {schemes}",
-            f"Methods: {methods}",
+            f"Methods: {between.join(methods) or 'none'}",
             f"Cells: {states}" + ("" if self.provenance.publications else f"; {self.num_items} items scored"),
         ]
         if self.files_set_aside:

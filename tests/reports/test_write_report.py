@@ -130,6 +130,13 @@ def test_all_formats_show_the_same_numbers(study_dir: Path) -> None:
     assert [(f"{float(line['value']):.1f}", f"{float(line['stderr']):.1f}") for line in in_csv] == numbers
 
 
+def test_methods_whose_labels_hold_commas_are_told_apart(study_dir: Path, cell_row: Any) -> None:
+    store = ResultStore(study_dir)
+    row = cell_row(model="org/base", scheme="w4a4", method="duquant", task="facts")
+    store.record_cell([row | {"method_label": "duquant, wikitext2"}])
+    assert "Methods: duquant, wikitext2; gptq; rtn" in build_report(store, study="s").summary
+
+
 def test_the_report_says_what_was_run_by_what(study_dir: Path) -> None:
     write_report(study_dir, formats=["markdown"])
     assert sorted(path.name for path in (study_dir / "report").iterdir()) == ["report.md"]
