@@ -36,6 +36,7 @@ from orchestrator.stopping import Stop
 from orchestrator.study_directory import StudyDirectory
 from orchestrator.study_lock import StudyLock
 from orchestrator.study_state import study_status
+from orchestrator.time_left import TimeLeft
 from reports import StorageError
 from workers.artifacts import Artifacts
 from workers.remote_artifacts import open_artifacts
@@ -174,8 +175,9 @@ def _execute(
     plan, pricer = priced.plan, priced.pricer
     to_run = plan.to_run()
     num_cells = len(to_run)
-    shown = make_display(console, num_cells, pool.slots)
-    progress = ProgressFile(directory.root, lock.owner.token, num_cells, pool.slots)
+    left = TimeLeft(to_run, pool.slots, seconds_of=pricer.unit_seconds, has_artifact=artifacts.has)
+    shown = make_display(console, num_cells, pool.slots, left)
+    progress = ProgressFile(directory.root, lock.owner.token, num_cells, pool.slots, left)
     metrics = RunMetrics(plan.study.name, num_cells, pool.slots, ray_export(), shown.noted)
 
     def between() -> None:
@@ -183,7 +185,7 @@ def _execute(
         progress.write_if_due()
         metrics.tell_if_due()
 
-    with stop.listening(), Displays(shown, progress, metrics) as display:
+    with stop.listening(), Displays(left, shown, progress, metrics) as display:
         if told := placement.summary():
             display.noted(f"each model keeps to one kind of device: {told}")
         return Run(

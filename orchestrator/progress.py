@@ -15,6 +15,7 @@ from rich.text import Text
 
 from orchestrator.failures import Failure
 from orchestrator.pools import Slot
+from orchestrator.time_left import TimeLeft
 from workers.units import Progress, QuantizeUnit, Unit
 
 
@@ -87,9 +88,9 @@ class PlainDisplay:
 class LiveDisplay:
     """A row per worker: what it does, how far it is, its rate and when it will be done."""
 
-    def __init__(self, console: Console, num_cells: int, slots: Sequence[Slot]) -> None:
+    def __init__(self, console: Console, num_cells: int, slots: Sequence[Slot], time_left: TimeLeft) -> None:
         self._num_cells, self._ended, self._num_failed = num_cells, 0, 0
-        self._slots = slots
+        self._slots, self._time_left = slots, time_left
         self._begun = time.monotonic()
         self._steps: dict[str, tuple[Progress, Progress, float]] = {}
         self._console = console
@@ -131,7 +132,7 @@ class LiveDisplay:
     def _render(self) -> Group:
         elapsed = time.monotonic() - self._begun
         failed = f", {self._num_failed} failed" if self._num_failed else ""
-        left = elapsed / self._ended * (self._num_cells - self._ended) if self._ended else None
+        left = self._time_left.seconds()
         head = Text(
             f"{self._ended} of {self._num_cells} cells{failed}   {clock(elapsed)} elapsed"
             + (f", about {clock(left)} left" if left is not None else ""),
@@ -204,6 +205,8 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def make_display(console: Console, num_cells: int, slots: Sequence[Slot]) -> Display:
+def make_display(console: Console, num_cells: int, slots: Sequence[Slot], time_left: TimeLeft) -> Display:
     """The live table where there is a terminal, else plain lines."""
-    return LiveDisplay(console, num_cells, slots) if console.is_terminal else PlainDisplay(console, num_cells)
+    if console.is_terminal:
+        return LiveDisplay(console, num_cells, slots, time_left)
+    return PlainDisplay(console, num_cells)

@@ -15,6 +15,7 @@ from typing import Any
 from orchestrator.failures import Failure
 from orchestrator.pools import Slot
 from orchestrator.progress import unit_label
+from orchestrator.time_left import TimeLeft
 from reports.files import write_file
 from workers.units import EvaluateUnit, Progress, Unit
 
@@ -39,7 +40,10 @@ class RunningUnit:
 
 @dataclass(frozen=True)
 class RunProgress:
-    """A run as its driver told it last: cells that it was to end and that ended, its workers, and what they run."""
+    """A run as its driver told it last: cells that it was to end and that ended, its workers, and what they run.
+
+    `seconds_left`: until its end, None while nothing shows the pace.
+    """
 
     token: str
     began: float
@@ -48,6 +52,7 @@ class RunProgress:
     num_failed: int
     num_workers: int
     running: tuple[RunningUnit, ...]
+    seconds_left: float | None = None
 
     @classmethod
     def read(cls, folder: Path) -> RunProgress | None:
@@ -65,8 +70,8 @@ class ProgressFile:
     `token` is the run's lock: a file that a killed driver left is told by it.
     """
 
-    def __init__(self, folder: Path, token: str, num_cells: int, slots: Sequence[Slot]) -> None:
-        self._path = folder / PROGRESS_NAME
+    def __init__(self, folder: Path, token: str, num_cells: int, slots: Sequence[Slot], time_left: TimeLeft) -> None:
+        self._path, self._time_left = folder / PROGRESS_NAME, time_left
         self._state = RunProgress(token, time.time(), num_cells, 0, 0, len(slots), ())
         self._running: dict[str, RunningUnit] = {}
         self._is_written = False
@@ -114,7 +119,8 @@ class ProgressFile:
         now = time.monotonic()
         if self._is_written or now - self._written_at < WRITE_SECONDS:
             return
-        state = dataclasses.replace(self._state, running=tuple(self._running.values()))
+        running, seconds_left = tuple(self._running.values()), self._time_left.seconds()
+        state = dataclasses.replace(self._state, running=running, seconds_left=seconds_left)
         text = json.dumps(dataclasses.asdict(state), ensure_ascii=False)
         write_file(self._path, lambda file: file.write(text.encode()), sync=False)
         self._is_written, self._written_at = True, now

@@ -36,9 +36,9 @@ class FailedCell:
 class Status:
     """Cells by state for each variant, and the run that is on.
 
-    `work_seconds` is the time that one worker would need for what is left, `seconds_left` the time that the run's
-    workers need; None as long as no cell is done, or no run is on. `damaged` are result files that do not count, with
-    the reason.
+    `work_seconds` is the time that one worker would need for what is left, None as long as no cell is done;
+    `seconds_left` the time that the run that is on will take, as its driver sees it, None as long as nothing shows its
+    pace. `damaged` are result files that do not count, with the reason.
     """
 
     name: str
@@ -131,7 +131,7 @@ def study_status(folder: Path) -> Status:
         lock=lock,
         running=running,
         work_seconds=work_seconds,
-        seconds_left=work_seconds / progress.num_workers if progress and work_seconds is not None else None,
+        seconds_left=progress.seconds_left if progress else None,
         damaged=directory.store.files_set_aside(),
     )
 

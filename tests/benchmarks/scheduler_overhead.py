@@ -35,6 +35,7 @@ from orchestrator.ray_pool import RayPool
 from orchestrator.running import Run
 from orchestrator.study_directory import StudyDirectory
 from orchestrator.study_lock import StudyLock
+from orchestrator.time_left import TimeLeft
 from reports import ResultStore
 from workers.units import (
     Evaluated,
@@ -142,14 +143,17 @@ def measure(
     with StudyLock(directory.root) as lock:
         pool = make_pool(WorkerSettings(str(directory.artifact_dir), device=str(seconds)))
         wait_for_workers(pool)
-        progress = ProgressFile(directory.root, lock.owner.token, num_cells, pool.slots)
+        left = TimeLeft(
+            plan.to_run(), pool.slots, seconds_of=lambda unit: max(seconds, 0.01), has_artifact=lambda variant_id: False
+        )
+        progress = ProgressFile(directory.root, lock.owner.token, num_cells, pool.slots, left)
 
         def between() -> None:
             lock.check()
             progress.write_if_due()
 
         first = FirstStart()
-        with Displays(first, progress) as display, profile or nullcontext():
+        with Displays(left, first, progress) as display, profile or nullcontext():
             outcome = Run(plan, directory, pool, display, between=between).execute()
             ended, ended_own = time.perf_counter(), time.process_time()
         pool.close()

@@ -91,19 +91,19 @@ def test_status_shows_while_a_run_is_on_what_runs_where_and_how_far(tmp_path: Pa
     assert "complete" in shown(after)
 
 
-def test_the_time_left_follows_from_what_cells_and_variants_of_the_study_took(tmp_path: Path) -> None:
+def test_the_work_left_follows_from_what_cells_and_variants_of_the_study_took(tmp_path: Path) -> None:
     seen = statuses_during(tmp_path)
-    assert seen[0].seconds_left is None
+    assert seen[0].work_seconds is None
     # The full-precision row is done; two cells of one variant are left, which is not quantized, and none was before.
     quantizing = next(status for status in seen if status.running[0].cell_id is None)
-    assert quantizing.seconds_left == 2 * SECONDS
+    assert quantizing.work_seconds == 2 * SECONDS
     # The first of them is half done.
     half = next(status for status in seen if status.running[0].done == 2 and status.total["done"] == 2)
-    assert half.seconds_left == 1.5 * SECONDS
+    assert half.work_seconds == 1.5 * SECONDS
     assert study_status(tmp_path / "study").work_seconds == 0.0
 
 
-def test_the_time_left_is_shared_by_the_workers_and_counts_variants_to_be_quantized(tmp_path: Path) -> None:
+def test_the_work_left_counts_variants_to_be_quantized(tmp_path: Path) -> None:
     text = "schemes: [w4a4, w8a8, w4a16g128]"
     seen: list[Status] = []
     pool = FakePool(4, disturb=lambda unit, message: seen.append(study_status(tmp_path / "study")))
@@ -114,7 +114,21 @@ def test_the_time_left_is_shared_by_the_workers_and_counts_variants_to_be_quanti
     run_grid(grid, RunOptions(study=tmp_path / "study", only=("scheme=w4a4",)), FakePool())
     run_grid(grid, RunOptions(study=tmp_path / "study"), pool)
     assert seen[0].work_seconds == 4 * SECONDS + 2 * QUANTIZE_SECONDS
-    assert seen[0].seconds_left == seen[0].work_seconds / 4
+
+
+def test_the_time_left_is_what_the_driver_tells(tmp_path: Path) -> None:
+    told: list[float | None] = []
+
+    def look(unit: Unit, message: object) -> None:
+        progress = RunProgress.read(tmp_path / "study")
+        assert progress is not None
+        assert study_status(tmp_path / "study").seconds_left == progress.seconds_left
+        told.append(progress.seconds_left)
+
+    assert run(tmp_path, FakePool(disturb=look))
+    assert told[0] is None
+    assert all(seconds is not None and seconds >= 0 for seconds in told[8:])
+    assert study_status(tmp_path / "study").seconds_left is None
 
 
 def test_what_a_killed_driver_told_last_is_not_shown_as_running(tmp_path: Path) -> None:
