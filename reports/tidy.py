@@ -60,7 +60,7 @@ def _cell_values(cell: TableCell, column: Column) -> dict[str, object]:
         "interval_high": high,
         "num_items": cell.num_items,
         "status": cell.status,
-        **_comparison_values(cell),
+        **comparison_values(cell),
         "drop_percent": cell.drop,
         "recovery_percent": cell.recovery,
         "severity": cell.severity,
@@ -74,7 +74,8 @@ def _cell_values(cell: TableCell, column: Column) -> dict[str, object]:
     }
 
 
-def _comparison_values(cell: TableCell) -> dict[str, object]:
+def comparison_values(cell: TableCell) -> dict[str, object]:
+    """What a cell's comparison found, by name; each None where there is no comparison."""
     found = cell.comparison
     low, high = (found.interval if found else None) or (None, None)
     return {

@@ -10,6 +10,7 @@ from reports.html.markup import Html, element, join
 from reports.html.page import Section, paragraphs
 from reports.plain_text import NOTE_LENGTH, one_line
 from reports.tables import Column, ShownCell, Table, TableCell, TableRow, show_cell
+from reports.tidy import comparison_values
 
 AXES = {"model": "Model", "scheme": "Scheme", "method": "Method"}
 # What the script knows of each number, in this order; what is not there is null.
@@ -240,11 +241,9 @@ def _place(names: Sequence[str], name: str) -> int:
 
 def _numbers(cell: TableCell, cell_places: Mapping[str, int], metrics: dict[str, int]) -> list[Any]:
     """What FIELDS names, up to the last that is there."""
-    found = cell.comparison
     low, high = cell.interval or (None, None)
     covered, parts = cell.coverage or (None, None)
-    difference_low, difference_high = (found.interval if found else None) or (None, None)
-    known: dict[str, Any] = {
+    known: dict[str, Any] = comparison_values(cell) | {
         "value": cell.value,
         "stderr": cell.stderr,
         "low": low,
@@ -258,15 +257,6 @@ def _numbers(cell: TableCell, cell_places: Mapping[str, int], metrics: dict[str,
         "drop": cell.drop,
         "recovery": cell.recovery,
         "severity": cell.severity,
-        "difference": found.difference if found else None,
-        "difference_low": difference_low,
-        "difference_high": difference_high,
-        "test": found.test if found else None,
-        "p_value": found.p_value if found else None,
-        "adjusted_p": found.adjusted_p if found else None,
-        "minimum_detectable": found.minimum_detectable if found else None,
-        "num_higher": found.num_higher if found else None,
-        "num_lower": found.num_lower if found else None,
         "covered": covered,
         "parts": parts,
         "spread": cell.spread,
