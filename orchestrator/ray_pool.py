@@ -44,9 +44,8 @@ class _Place(Slot):
 class RayPool:
     """Actors that Ray never restarts, since the driver knows why one died: each is replaced by a new process.
 
-    start_seconds: how long no worker at all may be ready before the run ends.  placing: says which models may run on
-    which of the cluster's machines; what it raises is raised.
     start_seconds: how long no worker at all may be ready before the run ends.
+    placing: says which models may run on which of the cluster's machines; what it raises is raised.
     prepare: what the cluster has to be asked before workers start; it gives the settings that they get.
     """
 
