@@ -202,7 +202,7 @@ def main() -> None:
     pools: dict[str, Callable[[WorkerSettings], Pool]] = {"in this process": InProcessPool}
     if not arguments.without_ray:
         pools[f"{NUM_WORKERS} Ray actors"] = on_ray
-    # Until the end, for a file system that has just removed thousands of files is slow to make others.
+    # Removed at the end: what the disk does with thousands of removed files is no part of the next measurement.
     with tempfile.TemporaryDirectory() as name:
         report(Path(name), arguments, pools, profile)
     if profile:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from orchestrator.cli import app
 MANIFEST = Path(orchestrator.__file__).parent / "places" / "rayjob.yaml"
 SCHEMA = Path(__file__).parent / "schemas" / "rayjob.json"
 OLDEST_KUBERNETES = "1.28"
+QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|[MGTPE]|[KMGTPE]i)?")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,9 @@ def complaints(manifest: dict[str, Any]) -> list[str]:
     if found:
         return found
     for group in (head(manifest), worker(manifest)):
+        # Kubernetes' schemas take any text for an amount; its server does not.
+        amounts = itertools.chain.from_iterable(kind.values() for kind in container(group)["resources"].values())
+        found += [f"no amount: {amount}" for amount in amounts if not QUANTITY.fullmatch(amount)]
         pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "pod"}, "template": group["template"]}
         for version in (OLDEST_KUBERNETES, kubernetes_validate.latest_version()):
             try:
@@ -80,6 +86,7 @@ MUTANTS: dict[str, Callable[[dict[str, Any]], object]] = {
     "a name that makes no label": lambda job: job["metadata"].update(name="4bits"),
     "a volume that no Kubernetes knows": lambda job: worker(job)["template"]["spec"]["volumes"][0].update(claim="data"),
     "a mount without a path": lambda job: container(head(job))["volumeMounts"][0].pop("mountPath"),
+    "an amount that is none": lambda job: container(head(job))["resources"]["limits"].update(cpu="4 cores"),
     "a container without a name": lambda job: container(worker(job)).pop("name"),
 }
 
