@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import time
 from typing import Any
 
@@ -13,7 +14,11 @@ from orchestrator.failures import Failure
 from orchestrator.progress import unit_label
 from orchestrator.provenance import provenance
 from orchestrator.study_directory import StudyDirectory
+from reports import EndedCell
 from workers.units import Evaluated, EvaluateUnit, Quantized, QuantizeUnit, Response, Unit
+
+# Files are written no more often: what comes faster shares some. So much work, at most, is lost by a kill in between.
+SAVE_SECONDS = 0.1
 
 
 class Recorder:
@@ -22,18 +27,27 @@ class Recorder:
     def __init__(self, directory: StudyDirectory) -> None:
         self._directory = directory
         self._store = directory.store
-        self._ended: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]] = []
-        self._waits_since = 0.0
+        self._with_samples = self._store.cells_with_samples()
+        # What the next `save` writes: samples and ended cells, by cell.
+        self._samples: dict[str, list[dict[str, Any]]] = {}
+        self._ended: dict[str, EndedCell] = {}
+        self._saved = -math.inf
 
     def saved_responses(self, cell: Cell) -> dict[int, Response]:
         """Responses of an earlier attempt, by request index."""
+        if cell.cell_id not in self._with_samples:
+            return {}
+        if cell.cell_id in self._samples:
+            self.save()
         return {
             row["request_index"]: Response(row["request_key"], row["logprob"], row["response"], row["is_greedy"])
             for row in self._store.samples(cell.cell_id)
         }
 
     def samples(self, unit: EvaluateUnit, rows: list[dict[str, Any]]) -> None:
-        self._store.append_samples(unit.cell.cell_id, rows)
+        """Note a batch of samples for the next `save`."""
+        self._with_samples.add(unit.cell.cell_id)
+        self._samples.setdefault(unit.cell.cell_id, []).extend(rows)
 
     def quantized(self, unit: QuantizeUnit, event: Quantized) -> None:
         self._store.record_variant(_variant_row(unit.variant) | {"status": "done"} | event.row)
@@ -54,21 +68,25 @@ class Recorder:
             "device": event.device,
         }
         rows = [common | row | {"is_primary": (row["metric"], row["filter"]) == shown} for row in event.metrics]
-        if not self._ended:
-            self._waits_since = time.monotonic()
-        self._ended.append((rows, event.scores))
+        self._ended[cell.cell_id] = EndedCell(rows, event.scores)
         return None
 
     @property
-    def waiting_seconds(self) -> float | None:
-        """How long the first of the cells that `save` would record has waited; None where there is none."""
-        return time.monotonic() - self._waits_since if self._ended else None
+    def seconds_to_save(self) -> float:
+        """When `save` is due: at once for what comes alone; infinity where there is nothing to save."""
+        return max(0.0, self._saved + SAVE_SECONDS - time.monotonic()) if self._samples or self._ended else math.inf
 
     def save(self) -> None:
-        """Record the cells that have ended since the last time. Those that end together go into one file."""
+        """Write samples and cells that have ended since the last time. Cells that end together go into one file."""
+        for cell_id in self._samples.keys() - self._ended:
+            self._store.append_samples(cell_id, self._samples[cell_id])
+            del self._samples[cell_id]
         if self._ended:
-            self._store.record_done(self._ended)
-            self._ended = []
+            self._store.record_done(
+                [cell._replace(samples=self._samples.get(cell_id, ())) for cell_id, cell in self._ended.items()]
+            )
+            self._samples, self._ended = {}, {}
+        self._saved = time.monotonic()
 
     def unit_started(self, unit: Unit, worker: str, *, attempts: int) -> None:
         """Begin an attempt in the unit's log."""

@@ -26,8 +26,6 @@ from orchestrator.study_directory import StudyDirectory
 from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, ShardDone, Unit, Warned
 
 POLL_SECONDS = 1.0
-# How long an ended cell may wait for others to be recorded in one file with it. Its answers are on the disk by then.
-SAVE_SECONDS = 0.1
 # A node of the kind that is missing may come back.
 MAX_STRANDED_SECONDS = 600.0
 
@@ -116,19 +114,13 @@ class Run:
             self._check_served()
 
     def _listen(self) -> None:
-        """Hear what workers say. Ended cells are recorded when all is heard, or after SAVE_SECONDS of talk."""
-        waiting = self._recorder.waiting_seconds
-        if waiting is not None and waiting >= SAVE_SECONDS:
-            self._recorder.save()
-            waiting = None
-        is_quiet = True
-        for slot, message in self._pool.poll(POLL_SECONDS if waiting is None else 0.0):
-            is_quiet = False
+        """Hear what workers say, and save it when that is due."""
+        for slot, message in self._pool.poll(min(POLL_SECONDS, self._recorder.seconds_to_save)):
             self._handle(slot, message)
             if slot.unit is None and self._goes_on and self._stop.reason is None:
                 # Before the others are heard, for this one would idle meanwhile.
                 self._hand_out()
-        if is_quiet:
+        if not self._recorder.seconds_to_save:
             self._recorder.save()
 
     @property

@@ -8,7 +8,7 @@ from reports.files import StorageError, write_file
 from reports.items import ItemLibrary, ItemScores, score_matrices
 from reports.report import PRINTERS, Report, build_report, write_report
 from reports.schemas import CELLS, SAMPLES, SCORES, VARIANTS, TableSchema
-from reports.store import ResultStore
+from reports.store import EndedCell, ResultStore
 from reports.tables import (
     DEFAULT_TABLES,
     PAPER_TABLES,
@@ -32,6 +32,7 @@ __all__ = [
     "SAMPLES",
     "SCORES",
     "VARIANTS",
+    "EndedCell",
     "ItemLibrary",
     "ItemScores",
     "Report",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,8 @@ _MERGED_OPTIONS = {"compression": "zstd", "write_page_checksum": True, "write_st
 Result = TypeVar("Result")
 # A key, and how many rows of a part it has.
 KeyCount = tuple[str, int]
+# Keys, and where the rows of each begin and end.
+Places = dict[str, tuple[int, int]]
 
 
 def _file_of_few(table: pa.Table, keys: Sequence[KeyCount] | None) -> pa.Buffer:
@@ -64,6 +66,8 @@ class PartFolder(ABC):
         self._parts: list[Part] | None = None
         self._tables: dict[Part, pa.Table] = {}
         self._footers: dict[Part, pq.FileMetaData] = {}
+        # Where the rows of each key lie in merged parts.
+        self._places: dict[Part, Places] = {}
 
     # ---- writing
 
@@ -83,6 +87,8 @@ class PartFolder(ABC):
         parts = self._own_parts()
         parts.append(part)
         self._tables[part] = table
+        if keys is not None:
+            self._places[part] = _places(keys)
         if sum(map(_is_small, parts)) >= MERGE_AT:
             self._merge(self._newest(parts))
 
@@ -140,6 +146,7 @@ class PartFolder(ABC):
 
         write_file(self._path(merged), write)
         self._parts = [part for part in self._own_parts() if part not in sources] + [merged]
+        self._places[merged] = _places(counts)
         for part, _ in found:
             self._remove(part)
 
@@ -149,8 +156,8 @@ class PartFolder(ABC):
             self._path(part).unlink(missing_ok=True)
 
     def _forget(self, part: Part) -> None:
-        self._tables.pop(part, None)
-        self._footers.pop(part, None)
+        for known in (self._tables, self._footers, self._places):
+            known.pop(part, None)
 
     @abstractmethod
     def _combined(self, found: Sequence[tuple[Part, pa.Table]]) -> tuple[pa.Table, list[KeyCount]]:
@@ -232,10 +239,6 @@ class PartFolder(ABC):
 class KeyedParts(PartFolder):
     """A table that is recorded key by key: a loose part is all rows of the key that is its tag, and replaces them."""
 
-    def __init__(self, folder: Path, schema: TableSchema, damage: DamagedFiles, unsynced: SyncQueue) -> None:
-        super().__init__(folder, schema, damage, unsynced)
-        self._places: dict[Part, dict[str, tuple[int, int]]] = {}
-
     def append_all(self, table: pa.Table, counts: Sequence[KeyCount]) -> None:
         """Add the rows of several keys, key by key, as one part that is merged from the start. Raises StorageError."""
         if len(counts) == 1:
@@ -277,9 +280,13 @@ class KeyedParts(PartFolder):
 
         return self._consistently(work)
 
-    def _forget(self, part: Part) -> None:
-        super()._forget(part)
-        self._places.pop(part, None)
+    def keys(self) -> set[str]:
+        """The keys that are recorded."""
+
+        def work(parts: list[Part]) -> set[str]:
+            return {key for part in parts for key in ([part.tag] if part.tag else self._merged_places(part))}
+
+        return self._consistently(work)
 
     def _read_key(self, part: Part, key: str) -> pa.Table | None:
         """The rows of one key of a merged part, reading no more row groups than they lie in."""
@@ -308,11 +315,11 @@ class KeyedParts(PartFolder):
             counts += kept.items()
         return pa.concat_tables(tables, promote_options="default"), counts
 
-    def _keys(self, part: Part, table: pa.Table) -> dict[str, tuple[int, int]]:
+    def _keys(self, part: Part, table: pa.Table) -> Places:
         """The keys of a part that was read, and where the rows of each begin and end."""
         return {part.tag: (0, len(table))} if part.tag is not None else self._merged_places(part)
 
-    def _merged_places(self, part: Part) -> dict[str, tuple[int, int]]:
+    def _merged_places(self, part: Part) -> Places:
         """The same of a merged part; nothing if it is damaged."""
         if part not in self._places:
             self._places[part] = self._opened(part, _key_places) or {}
@@ -344,15 +351,15 @@ class AppendedParts(PartFolder):
         super().__init__(folder, schema, damage, unsynced)
         self._key, self._unique = key, unique
 
-    def table(self) -> pa.Table | None:
-        """All rows that count, in the order in which they were added."""
+    def table(self, before: pa.Table | None = None) -> pa.Table | None:
+        """All rows that count, in the order in which they were added; to those of `before`, if given."""
         read: dict[Part, pa.Table | None] = {}
 
         def work(parts: list[Part]) -> pa.Table | None:
             for part in parts:
                 if part not in read:
                     read[part] = self._read(part)
-            tables = [table for part in parts if (table := read[part]) is not None]
+            tables = [table for table in (before, *(read[part] for part in parts)) if table is not None]
             return self._latest(pa.concat_tables(tables)) if tables else None
 
         return self._consistently(work)
@@ -395,16 +402,20 @@ def _check_single(keys: pa.ChunkedArray, key: str) -> None:
         raise ValueError(f"it holds rows of {', '.join(sorted(map(str, found)))}, not only of {key}")
 
 
-def _key_places(file: pq.ParquetFile) -> dict[str, tuple[int, int]]:
+def _places(counts: Iterable[KeyCount]) -> Places:
+    places, start = {}, 0
+    for key, num_rows in counts:
+        places[key] = (start, start + num_rows)
+        start += num_rows
+    return places
+
+
+def _key_places(file: pq.ParquetFile) -> Places:
     """A merged part's list of keys, as the places of their rows. Raises ValueError if it is not of this store."""
     text = (file.metadata.metadata or {}).get(_KEYS)
     if text is None:
         raise ValueError("it has no list of keys: this store did not merge it")
-    places, start = {}, 0
     try:
-        for key, num_rows in json.loads(text):
-            places[key] = (start, start + num_rows)
-            start += num_rows
+        return _places(json.loads(text))
     except TypeError as error:
         raise ValueError(f"its list of keys is damaged: {error}") from error
-    return places

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -16,12 +16,21 @@ from reports.parts import ID
 from reports.schemas import CELLS, SAMPLES, SCORES, STATUSES, VARIANTS, Row, TableSchema, to_arrow, to_rows
 
 
+class EndedCell(NamedTuple):
+    """What is recorded of a cell that is done: its rows, its scores, and those of its samples that were not before."""
+
+    rows: Sequence[Row]
+    scores: Sequence[Row]
+    samples: Sequence[Row] = ()
+
+
 class ResultStore:
     """The results of one study, in `study_dir/results`: variants, cells, scores and samples.
 
     Each table is a folder of parts (`reports.parts`): a file per write at first, few files in the end. Samples have a
     folder per cell, merged into one file when the cell is done: what took hours to compute is never rewritten with
-    that of other cells. A file that cannot be read, or that is not of its table, or of a later version, is left out,
+    that of other cells. Only cells that were done before any of their samples was written are kept together, in
+    `short_samples`. A file that cannot be read, or that is not of its table, or of a later version, is left out,
     and told in `warnings` and in the log: what it held counts as not recorded. `open_for_writing` is for the driver,
     the only writer; readers need no lock. Nothing is written before the first row is. What the system refuses to read
     or write raises StorageError.
@@ -37,6 +46,7 @@ class ResultStore:
         )
         # Of the cells that this process adds samples to.
         self._samples: dict[str, AppendedParts] = {}
+        self._short = KeyedParts(self.results_dir / _SHORT, SAMPLES, self._damage, self._unsynced)
 
     @property
     def place(self) -> str:
@@ -51,7 +61,7 @@ class ResultStore:
     def open_for_writing(self) -> None:
         """For the driver, when it holds the study's lock: remove what a killed one left, set damaged files aside."""
         self._damage.sets_aside = True
-        for table in (self._variants, self._cells, self._scores):
+        for table in (self._variants, self._cells, self._scores, self._short):
             table.tidy()
 
     # ---- writing: the driver is the only writer
@@ -68,33 +78,32 @@ class ResultStore:
         All rows of the cell come in one call and take the place of what was recorded before. Raises ValueError for rows
         of several cells, a (metric, filter) given twice, more than one primary metric, or a failure with a value.
         """
-        self._cells.append(self._checked_cell(rows), to_arrow(CELLS, rows))
+        cell_id = _checked_cell(rows)
+        self._end_samples(cell_id, is_done=rows[0]["status"] == "done")
+        self._cells.append(cell_id, to_arrow(CELLS, rows))
 
-    def record_done(self, cells: Sequence[tuple[Sequence[Row], Sequence[Row]]]) -> None:
-        """Record the rows and the scores of several cells at once, as `record_cell` and `record_scores` do of one."""
-        ids = [self._checked_cell(rows) for rows, _ in cells]
-        if len(set(ids)) < len(ids):
-            raise ValueError(f"cells: one is there twice among {', '.join(ids)}")
-        of_cells = [list(rows) for rows, _ in cells]
-        of_scores = [_of_cell(SCORES, cell_id, scores) for cell_id, (_, scores) in zip(ids, cells, strict=True)]
-        # Scores come first: a cell that is recorded has them.
-        for parts, schema, rows_of in ((self._scores, SCORES, of_scores), (self._cells, CELLS, of_cells)):
-            counts = [(cell_id, len(rows)) for cell_id, rows in zip(ids, rows_of, strict=True)]
-            parts.append_all(to_arrow(schema, [row for rows in rows_of for row in rows]), counts)
+    def record_done(self, cells: Sequence[EndedCell]) -> None:
+        """Record several cells at once, as `record_cell`, `record_scores` and `append_samples` do of one."""
+        by_id = {_checked_cell(cell.rows): cell for cell in cells}
+        if len(by_id) < len(cells):
+            raise ValueError(f"cells: one is there twice among {', '.join(_checked_cell(cell.rows) for cell in cells)}")
+        short, begun = {}, self._short.keys()
+        for cell_id, cell in by_id.items():
+            if cell.samples and cell_id not in begun and not self._own_folder(cell_id).is_dir():
+                short[cell_id] = cell.samples
+            else:
+                self.append_samples(cell_id, cell.samples)
+                self._end_samples(cell_id, is_done=True)
+        # The cells come last: one that is recorded has its samples and scores.
+        _record(self._short, SAMPLES, short)
+        _record(self._scores, SCORES, {cell_id: cell.scores for cell_id, cell in by_id.items()})
+        _record(self._cells, CELLS, {cell_id: cell.rows for cell_id, cell in by_id.items()})
 
-    def _checked_cell(self, rows: Sequence[Row]) -> str:
-        """The id of the cell that rows are of; the samples of one that is done are merged."""
-        cell_ids = {row.get("cell_id") for row in rows}
-        if len(cell_ids) != 1:
-            raise ValueError(
-                f"a cell is recorded with one or more rows of its own; got cell ids {sorted(map(str, cell_ids))}"
-            )
-        cell_id = _checked_id(CELLS, cell_ids.pop())
-        _check_cell_rows(cell_id, rows)
+    def _end_samples(self, cell_id: str, *, is_done: bool) -> None:
+        """No more samples of a cell come; those of one that is done are merged."""
         samples = self._samples.pop(cell_id, None) or self._samples_of(cell_id)
-        if rows[0]["status"] == "done":
+        if is_done and samples.folder.is_dir():
             samples.merge_all()
-        return cell_id
 
     def record_scores(self, cell_id: str, rows: Sequence[Row]) -> None:
         """Record the scores of a cell's items, in place of those recorded before. `cell_id` is filled into the rows."""
@@ -141,27 +150,27 @@ class ResultStore:
 
     def samples(self, cell_id: str) -> list[dict[str, Any]]:
         """A cell's samples, ordered by `request_index`; of a request that was appended twice, the later row."""
-        table = self._samples_of(cell_id).table()
+        table = self.sample_table(cell_id)
         rows = [] if table is None else to_rows(table)
         return sorted(rows, key=lambda row: (row["request_index"], row["request_key"]))
 
     def sample_table(self, cell_id: str) -> pa.Table | None:
         """The same as an Arrow table, in the order in which they were recorded; None where nothing is."""
-        return self._samples_of(cell_id).table()
+        return self._samples_of(cell_id).table(self._short.table_of(cell_id))
 
     def num_samples(self, cell_id: str) -> int:
         """How many requests of a cell have a sample."""
-        table = self._samples_of(cell_id).table()
+        table = self.sample_table(cell_id)
         return 0 if table is None else len(table)
 
     def cells_with_samples(self) -> set[str]:
         """The ids of cells that were begun."""
-        folder = self.results_dir / SAMPLES.name
-        with storage_errors("read", folder):
+        with storage_errors("read", self._samples_dir):
             try:
-                return {path.name for path in folder.iterdir()}
+                names = {path.name for path in self._samples_dir.iterdir()}
             except FileNotFoundError:
-                return set()
+                names = set()
+        return names | self._short.keys()
 
     def files_set_aside(self) -> dict[Path, str]:
         """The damaged or foreign files that do not count, with the reason of each.
@@ -176,14 +185,22 @@ class ResultStore:
 
     def samples_folder(self, cell_id: str) -> Path:
         """Where a cell's samples are, if it has any."""
-        return self.results_dir / SAMPLES.name / _checked_id(SAMPLES, cell_id)
+        folder = self._own_folder(cell_id)
+        return folder if folder.is_dir() else self._short.folder
+
+    @property
+    def _samples_dir(self) -> Path:
+        return self.results_dir / SAMPLES.name
+
+    def _own_folder(self, cell_id: str) -> Path:
+        return self._samples_dir / _checked_id(SAMPLES, cell_id)
 
     def _samples_of(self, cell_id: str) -> AppendedParts:
-        folder = self.samples_folder(cell_id)
-        unique = ("request_index", "request_key")
+        folder, unique = self._own_folder(cell_id), ("request_index", "request_key")
         return AppendedParts(folder, SAMPLES, self._damage, self._unsynced, key=cell_id, unique=unique)
 
 
+_SHORT = "short_samples"
 _CELL_ORDER = ("cell_id", "metric", "filter")
 
 
@@ -194,6 +211,24 @@ def _cell_order(row: Row) -> tuple[str, ...]:
 def _rows_of(parts: KeyedParts, schema: TableSchema, identity: str) -> list[dict[str, Any]]:
     table = parts.table_of(_checked_id(schema, identity))
     return [] if table is None else to_rows(table)
+
+
+def _record(parts: KeyedParts, schema: TableSchema, rows_of: Mapping[str, Sequence[Row]]) -> None:
+    if rows_of:
+        rows = [row for key, of_key in rows_of.items() for row in _of_cell(schema, key, of_key)]
+        parts.append_all(to_arrow(schema, rows), [(key, len(of_key)) for key, of_key in rows_of.items()])
+
+
+def _checked_cell(rows: Sequence[Row]) -> str:
+    """The id of the cell that rows are of. Raises ValueError for rows that `record_cell` does not take."""
+    cell_ids = {row.get("cell_id") for row in rows}
+    if len(cell_ids) != 1:
+        raise ValueError(
+            f"a cell is recorded with one or more rows of its own; got cell ids {sorted(map(str, cell_ids))}"
+        )
+    cell_id = _checked_id(CELLS, cell_ids.pop())
+    _check_cell_rows(cell_id, rows)
+    return cell_id
 
 
 def _checked_id(schema: TableSchema, identity: object) -> str:

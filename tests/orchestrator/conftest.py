@@ -109,6 +109,6 @@ def grid_cells() -> list[Cell]:
 
 
 @pytest.fixture(autouse=True)
-def _ended_cells_wait_for_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests' workers need no time, so that all their cells would end together."""
-    monkeypatch.setattr("orchestrator.running.SAVE_SECONDS", 0.0)
+def _results_wait_for_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests' workers need no time, so that all their results would be saved together."""
+    monkeypatch.setattr("orchestrator.recording.SAVE_SECONDS", 0.0)

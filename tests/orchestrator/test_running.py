@@ -14,9 +14,10 @@ from orchestrator.failures import Failure, RunInterruptedError
 from orchestrator.planning import make_plan
 from orchestrator.pools import Finished, Message, Slot
 from orchestrator.progress import PlainDisplay
-from orchestrator.running import Run
+from orchestrator.running import POLL_SECONDS, Run
 from orchestrator.stopping import Stop
 from orchestrator.study_directory import StudyDirectory
+from reports import ResultStore
 from tests.orchestrator.conftest import make_cell
 from workers.units import Evaluated, EvaluateUnit, Progress, Samples, Unit
 
@@ -223,34 +224,58 @@ def recorded_files(folder: Path) -> list[str]:
 def test_cells_that_end_while_others_talk_are_recorded_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.running.SAVE_SECONDS", 60.0)
+    monkeypatch.setattr("orchestrator.recording.SAVE_SECONDS", 60.0)
     ran = Ran(tmp_path, ScriptedPool(lambda unit, number: answers(unit), "ab"), cells(6))
     assert ran.outcome.num_done == len(ran.rows) == 6
     assert recorded_files(tmp_path) == ["00000001..00000006.parquet"]
 
 
-def test_an_ended_cell_is_recorded_as_soon_as_nobody_talks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.running.SAVE_SECONDS", 60.0)
-    seen: list[int] = []
+class Watched(ScriptedPool):
+    """Notes what each poll finds on the disk, and how long the driver would wait."""
 
-    def script(unit: Unit, number: int) -> list[Message | None]:
-        return [None, None, *answers(unit)] if number else answers(unit)
+    def __init__(self, folder: Path, script: Script) -> None:
+        super().__init__(script)
+        self._store = StudyDirectory(folder).store
+        self.found: list[tuple[int, int]] = []
+        self.timeouts: list[float] = []
 
-    class Watched(ScriptedPool):
-        def poll(self, timeout: float) -> Iterator[tuple[Slot, Message]]:
-            # Nothing may wait while the driver does.
-            seen.append(len(StudyDirectory(tmp_path).store.cells()) if timeout else -1)
-            yield from super().poll(timeout)
+    def poll(self, timeout: float) -> Iterator[tuple[Slot, Message]]:
+        self.found.append(num_stored(self._store))
+        self.timeouts.append(timeout)
+        yield from super().poll(timeout)
 
-    Ran(tmp_path, Watched(script), cells(2))
-    assert 1 in seen
-    assert recorded_files(tmp_path) == ["00000001", "00000002"]
+
+def num_stored(store: ResultStore) -> tuple[int, int]:
+    """Samples and cells."""
+    return sum(map(store.num_samples, store.cells_with_samples())), len(store.cells())
+
+
+def test_what_comes_slowly_is_on_the_disk_before_the_driver_waits(tmp_path: Path) -> None:
+    pool = Watched(tmp_path, lambda unit, number: answers(unit))
+    Ran(tmp_path, pool, cells(2))
+    # Found when a worker is about to say: its size, two samples, the evaluation, the end.
+    first, second = [(0, 0), (0, 0), (1, 0), (2, 0), (2, 1)], [(2, 1), (2, 1), (3, 1), (4, 1), (4, 2)]
+    assert pool.found == first + second
+    assert set(pool.timeouts) == {POLL_SECONDS}
+
+
+def test_the_driver_waits_no_longer_than_until_the_next_save_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.recording.SAVE_SECONDS", 0.5)
+    pool = Watched(tmp_path, lambda unit, number: answers(unit))
+    ran = Ran(tmp_path, pool, cells(1))
+    # The first sample is saved at once, the rest waits; the script needs no time.
+    assert pool.found == [(0, 0), (0, 0), (1, 0), (1, 0), (1, 0)]
+    assert pool.timeouts[:3] == [POLL_SECONDS] * 3
+    assert all(0 < timeout < 0.5 for timeout in pool.timeouts[3:])
+    assert num_stored(ran.store) == (2, 1)
 
 
 def test_cells_that_have_ended_are_recorded_when_the_run_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.running.SAVE_SECONDS", 60.0)
+    monkeypatch.setattr("orchestrator.recording.SAVE_SECONDS", 60.0)
 
     class Dying(ScriptedPool):
         def poll(self, timeout: float) -> Iterator[tuple[Slot, Message]]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reports import SCORES, ResultStore
+from reports import SCORES, EndedCell, ResultStore
 from reports.part_folder import MAX_MERGED_BYTES, MERGE_AT
 
 Values = dict[str, float]
@@ -380,8 +380,10 @@ def score_rows(value: float) -> list[dict[str, Any]]:
 def test_cells_that_end_together_are_one_file_and_each_comes_back(tmp_path: Path, cell_row: Any) -> None:
     store = ResultStore(tmp_path)
     store.record_cell([cell_row(cell_id="c0", value=0.5)])
-    store.record_done([([cell_row(cell_id=f"c{index}", value=index / 8)], score_rows(index)) for index in range(4)])
-    store.record_done([([cell_row(cell_id="c1", value=0.9)], score_rows(9))])
+    store.record_done(
+        [EndedCell([cell_row(cell_id=f"c{index}", value=index / 8)], score_rows(index)) for index in range(4)]
+    )
+    store.record_done([EndedCell([cell_row(cell_id="c1", value=0.9)], score_rows(9))])
     assert [name.partition("-")[0] for name in files_of(tmp_path, "cells")] == [
         "00000001",
         "00000002..00000005.parquet",
@@ -394,14 +396,14 @@ def test_cells_that_end_together_are_one_file_and_each_comes_back(tmp_path: Path
     assert [reader.scores(f"c{index}")[2]["value"] for index in range(4)] == [0, 9, 2, 3]
     assert reader.warnings == []
     with pytest.raises(ValueError, match="cells: one is there twice among c7, c7"):
-        store.record_done([([cell_row(cell_id="c7", value=value)], []) for value in (0.1, 0.2)])
+        store.record_done([EndedCell([cell_row(cell_id="c7", value=value)], []) for value in (0.1, 0.2)])
 
 
 def test_files_of_several_cells_are_merged_like_others(tmp_path: Path, cell_row: Any, small_merges: int) -> None:
     store = ResultStore(tmp_path)
     for index in range(0, 40, 2):
         pair = [f"c{index % 20}", f"c{index % 20 + 1}"]
-        store.record_done([([cell_row(cell_id=name, value=index / 40)], score_rows(index)) for name in pair])
+        store.record_done([EndedCell([cell_row(cell_id=name, value=index / 40)], score_rows(index)) for name in pair])
     assert values_of(tmp_path) == {f"c{index}": (20 + index // 2 * 2) / 40 for index in range(20)}
     assert len(files_of(tmp_path, "cells")) < 2 * small_merges
     assert {ResultStore(tmp_path).scores(f"c{index}")[0]["value"] for index in range(20)} == set(range(20, 40, 2))
