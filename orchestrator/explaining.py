@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from grids import GridError
 from grids.errors import unknown_name
+from orchestrator.logs import cell_reader
 from orchestrator.planning import Records
 from orchestrator.study_directory import StudyDirectory
 
@@ -20,7 +22,7 @@ _MAX_NAMED = 8
 
 @dataclass(frozen=True)
 class Explanation:
-    """One cell of a study. `log`, `variant_log` and `samples` are None where nothing was written."""
+    """One cell of a study. `log` and `samples` are None where nothing was written."""
 
     cell_id: str
     variant_id: str
@@ -34,7 +36,6 @@ class Explanation:
     variant_failure: str | None
     num_samples: int
     log: Path | None
-    variant_log: Path | None
     samples: Path | None
 
     def to_json(self) -> dict[str, Any]:
@@ -57,10 +58,12 @@ class Explanation:
         if self.variant_failure:
             lines.append(f"its variant failed with {self.variant_failure}")
         lines.append(f"samples: {self.num_samples}" + (f" in {self.samples}" if self.samples else ""))
-        lines.append(f"log: {self.log or 'none was written'}")
-        if self.variant_log:
-            lines.append(f"log of the quantization: {self.variant_log}")
+        lines.append(f"log: {self._log_command()}" if self.log else "log: none was written")
         return [*lines, "what decides the id:", json.dumps(self.identity, indent=1, sort_keys=True, ensure_ascii=False)]
+
+    def _log_command(self) -> str:
+        assert self.log is not None
+        return f"qstudy logs {shlex.quote(str(self.log.parents[1]))} {self.cell_id} (of {self.log})"
 
 
 def explain_cell(study: Path, cell: str) -> Explanation:
@@ -92,8 +95,7 @@ def explain_cell(study: Path, cell: str) -> Explanation:
         failure_message=row["failure_message"] if row else None,
         variant_failure=_failure(variant_row),
         num_samples=num_samples,
-        log=_existing(directory.log_file(expected["cell_id"])),
-        variant_log=_existing(directory.log_file(expected["variant_id"])),
+        log=directory.log.path if any(cell_reader(directory, expected).news()) else None,
         samples=directory.store.samples_folder(expected["cell_id"]) if num_samples else None,
     )
 
@@ -150,7 +152,3 @@ def _values(cell: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 def _name(cell: Mapping[str, Any]) -> str:
     return f"{cell['model']} {cell['method_label']} {cell['scheme']} {cell['task']}"
-
-
-def _existing(file: Path) -> Path | None:
-    return file if file.is_file() else None

@@ -89,25 +89,28 @@ class Recorder:
         self._saved = time.monotonic()
 
     def unit_started(self, unit: Unit, worker: str, *, attempts: int) -> None:
-        """Begin an attempt in the unit's log."""
+        """Begin an attempt in the log."""
         saved = f", {len(unit.done)} responses were saved before" if isinstance(unit, EvaluateUnit) else ""
-        self._log(unit, f"=== attempt {attempts} on {worker}: {unit_label(unit)}{saved}")
+        self._log(f"=== attempt {attempts} on {worker}: {unit_label(unit)}{saved}", unit)
 
     def warned(self, unit: Unit, text: str) -> None:
-        """Keep a warning in the unit's log."""
-        self._log(unit, f"    warning: {text}")
+        """Keep a warning in the log."""
+        self._log(f"    warning: {text}", unit)
 
     def unit_finished(self, unit: Unit, result: str) -> None:
-        """End an attempt in the unit's log."""
-        self._log(unit, f"--- done: {result}")
+        """End an attempt in the log."""
+        self._log(f"--- done: {result}", unit)
 
-    def _log(self, unit: Unit, text: str) -> None:
-        now = datetime.datetime.now(datetime.UTC)
-        self._directory.write_log(unit.unit_id, f"{now:%Y-%m-%d %H:%M:%S} {text}\n")
+    def noted(self, text: str) -> None:
+        """Keep in the log what is about the whole run."""
+        self._directory.log.add(text)
+
+    def _log(self, text: str, unit: Unit) -> None:
+        self._directory.log.add(text, about=unit.unit_id)
 
     def unit_failed(self, unit: Unit, failure: Failure, lost: list[Cell], *, attempts: int) -> None:
         """Mark what a failed unit takes with it; nothing if it will be tried again."""
-        self._log(unit, f"--- attempt {attempts} failed, {failure.kind}: {failure.message}\n{failure.trace}")
+        self._log(f"--- attempt {attempts} failed, {failure.kind}: {failure.message}\n{failure.trace}", unit)
         if isinstance(unit, QuantizeUnit) and lost:
             row = {"status": "failed", "failure_kind": failure.kind, "failure_message": failure.message}
             self._store.record_variant(_variant_row(unit.variant) | row)

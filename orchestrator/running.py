@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -95,16 +96,25 @@ class Run:
         `between` is called at least every POLL_SECONDS. Raises RunInterruptedError and StorageError: what was saved
         until then is kept.
         """
+        self._recorder.noted(f"=== run on {socket.gethostname()} with {len(self._pool.slots)} workers")
         try:
             self._drive()
+        except RunInterruptedError as error:
+            self._recorder.noted(f"--- interrupted: {error}")
+            raise
         finally:
             self._recorder.save()
+        self._recorder.noted(f"--- run ended: {self.outcome.num_done} cells done, {self.outcome.num_failed} failed")
         return self.outcome
+
+    def _note(self, text: str) -> None:
+        self._recorder.noted(text)
+        self._display.noted(text)
 
     def _drive(self) -> None:
         while not self._lanes.is_done and self._goes_on:
             if (reason := self._stop.reason) is not None:
-                self._display.noted(reason)
+                self._note(reason)
                 self._save_batches_in_flight()
                 break
             self._hand_out()
@@ -157,7 +167,7 @@ class Run:
 
     def _hand_out(self) -> None:
         if num_left_out := self._lanes.leave_out(self._stop.seconds_left):
-            self._display.noted(f"left for another run: {num_left_out} quantizations that the time limit would cut off")
+            self._note(f"left for another run: {num_left_out} quantizations that the time limit would cut off")
         for slot in self._pool.slots:
             if not slot.is_ready or slot.unit is not None:
                 continue
@@ -241,7 +251,7 @@ class Run:
         self.outcome.num_failed += len(lost)
         self._display.failed(slot, unit, failure, num_cells=len(lost))
         if self._retrier.is_faulty(slot.node) and self._pool.avoid(slot.node):
-            self._display.noted(f"node {slot.node} loses one unit after another and is avoided from now on")
+            self._note(f"node {slot.node} loses one unit after another and is avoided from now on")
 
 
 def _with_shards(event: Evaluated, shards: list[ShardDone]) -> Evaluated:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grids import Cell, GridError, Study
+from orchestrator.study_log import StudyLog
 from reports import CELLS, SAMPLES, SCORES, VARIANTS, ResultStore
 from reports.files import remove_temporary_files, storage_errors, write_file
 
@@ -22,7 +23,7 @@ class StudyDirectory:
         self.root = root
         self.store = ResultStore(root)
         self.artifact_dir = root / "artifacts"
-        self.log_dir = root / "logs"
+        self.log = StudyLog(root / "logs" / "study.log")
         self.report_dir = root / "report"
 
     @classmethod
@@ -94,21 +95,6 @@ class StudyDirectory:
             )
         description: dict[str, Any] = content
         return description
-
-    def log_file(self, unit_id: str) -> Path:
-        return self.log_dir / f"{unit_id}.log"
-
-    def write_log(self, unit_id: str, text: str) -> None:
-        """Add to a unit's log."""
-        path = self.log_file(unit_id)
-        with storage_errors("write", path):
-            try:
-                log = path.open("a", encoding="utf-8")
-            except FileNotFoundError:
-                self.log_dir.mkdir(parents=True, exist_ok=True)
-                log = path.open("a", encoding="utf-8")
-            with log:
-                log.write(text)
 
 
 def write_description(root: Path, **content: Any) -> None:

@@ -58,25 +58,29 @@ def explain(
 def logs(
     study: StudyFolder,
     cell: Annotated[
-        str, typer.Argument(help="An id, its beginning, or model|method|scheme|task|seed=VALUE,...", show_default=False)
-    ],
+        str | None,
+        typer.Argument(
+            help="Only of this cell and its variant: an id, its beginning, or model|method|scheme|task|seed=VALUE,...",
+            show_default=False,
+        ),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", envvar="QSTUDY_FOLLOW", help="Go on until the run ends.")
     ] = False,
 ) -> None:
-    """Show what a cell's attempts did: where, how long, warnings and traces."""
-    from orchestrator.logs import cell_log, follow_cell_log
+    """Show what happened: attempts, where, how long, warnings and traces."""
+    from orchestrator.logs import follow_study_log, study_log
 
-    for text in (follow_cell_log if follow else cell_log)(study, cell):
+    for text in (follow_study_log if follow else study_log)(study, cell):
         typer.echo(text, nl=False)
 
 
 def failures(study: StudyFolder, as_json: Json = False) -> None:
-    """Show what failed, by kind and message, with the cells and where their logs are."""
+    """Show what failed, by kind and message, with the cells and how to read their logs."""
     from orchestrator.failed_cells import failures_view, study_failures
 
     groups = study_failures(study)
     if as_json:
         typer.echo(json.dumps([group.to_json() for group in groups], indent=1, ensure_ascii=False))
     else:
-        Console().print(failures_view(groups), soft_wrap=True)
+        Console().print(failures_view(study, groups), soft_wrap=True)

@@ -26,7 +26,7 @@ def study(tmp_path: Path, grid_cells: list[Cell]) -> StudyDirectory:
     directory.store.append_samples(
         grid_cells[2].cell_id, [{"request_key": "k", "request_index": 0, "request_type": "loglikelihood"}]
     )
-    directory.write_log(grid_cells[1].cell_id, "a trace")
+    directory.log.add("a trace", about=grid_cells[1].cell_id)
     return directory
 
 
@@ -46,7 +46,7 @@ def test_a_failed_cell_tells_its_kind_its_message_and_its_log(study: StudyDirect
     assert (made.action, made.reason) == ("failed", "audit: x")
     assert (made.failure_kind, made.failure_message, made.attempts) == ("audit", "x", 1)
     assert made.log is not None
-    assert made.log.read_text() == "a trace"
+    assert made.log.read_text().endswith(f" {made.cell_id} a trace\n")
 
 
 def test_a_cell_that_began_tells_where_its_samples_are(study: StudyDirectory, grid_cells: list[Cell]) -> None:
@@ -117,4 +117,5 @@ def test_the_command_prints_the_same_as_text_and_as_json(
     assert "will not run (--retry-failed runs it again): audit: x" in text
     assert json.loads(text[text.index("{") :]) == grid_cells[1].identity()
     assert document["identity"] == grid_cells[1].identity()
-    assert document["log"] == str(study.log_file(cell_id))
+    assert document["log"] == str(study.log.path)
+    assert f"log: qstudy logs {study.root} {cell_id} (of {study.log.path})\n" in text

@@ -23,6 +23,7 @@ from orchestrator.catalog import shipped_models
 from orchestrator.cli import main
 from orchestrator.commands import RunOptions, plan_grid, run_grid
 from orchestrator.failures import RunInterruptedError
+from orchestrator.logs import study_log
 from orchestrator.reporting import write_study_report
 from orchestrator.study_lock import LOCK_NAME
 from orchestrator.study_state import study_status
@@ -315,14 +316,14 @@ def test_the_logs_of_a_cell_tell_every_attempt_with_worker_times_and_traces(tmp_
     failed = study_status(study).failures[0]
     options = RunOptions(study=study, retry_failed=True)
     assert run_grid(tmp_path / "grid.yaml", options, FakePool()).is_complete
-    log = (study / "logs" / f"{failed.cell_id}.log").read_text()
-    lines = [line for line in log.splitlines() if "    warning: " not in line]
-    assert len(log.splitlines()) == len(lines) + 2
-    assert "    warning: py.warnings: this GPU is warm" in log
+    log = list(study_log(study, failed.cell_id))
+    lines = [line.rstrip("\n") for line in log if "    warning: " not in line]
+    assert len(log) == len(lines) + 2
+    assert "    warning: py.warnings: this GPU is warm" in "".join(log)
     assert " === attempt 1 on worker-0: tiny-llada-base none fp16 demo_facts, " in lines[0]
     assert "0 responses were saved before" in lines[0]
     assert " --- attempt 1 failed, error: ArithmeticError: no weight is good enough" in lines[1]
-    assert "ArithmeticError: no weight is good enough" in lines[2:]
+    assert "    ArithmeticError: no weight is good enough" in lines[2:]
     assert f"{NUM_REQUESTS} responses were saved before" in lines[-2]
     assert " --- done: acc " in lines[-1]
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", lines[0])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.logs import study_log
 from reports import ResultStore
 from tests.orchestrator.ray_machine import wait_until
 
@@ -119,7 +120,7 @@ def test_a_killed_run_resumes_to_exactly_the_numbers_of_an_undisturbed_one(undis
     # Nothing that was saved before the kill was computed again.
     assert sum(map(len, saved.values())) > 0
     for cell_id, rows in saved.items():
-        assert f"{len(rows)} responses were saved before" in (study / "logs" / f"{cell_id}.log").read_text()
+        assert f"{len(rows)} responses were saved before" in "".join(study_log(study, cell_id))
         assert num_forwards(study, cell_id) < num_forwards(undisturbed, cell_id)
 
 
@@ -216,7 +217,7 @@ def test_a_method_that_raises_leaves_marked_cells_and_exit_code_3(tmp_path: Path
     assert {row["method"] for row in done} == {"none"}
     assert "no weight is good enough" in out
     assert "no weight is good enough" in (study / "report" / "report.md").read_text()
-    assert any("quantize_blocks" in log.read_text() for log in (study / "logs").iterdir())
+    assert any("quantize_blocks" in line for line in study_log(study, failed[0]["cell_id"]))
     assert finish(qstudy(tmp_path, "status", str(study)))[0] == 3
 
 

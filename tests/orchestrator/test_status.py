@@ -21,11 +21,10 @@ from methods import NonFiniteError
 from orchestrator.cli import main
 from orchestrator.commands import RunOptions, run_grid
 from orchestrator.failed_cells import study_failures
-from orchestrator.logs import cell_log, follow_cell_log
+from orchestrator.logs import follow_study_log, study_log
 from orchestrator.progress_file import PROGRESS_NAME, RunProgress
 from orchestrator.selection import select_cell, select_cells
 from orchestrator.status_view import status_view, watch_status
-from orchestrator.study_directory import StudyDirectory
 from orchestrator.study_lock import LOCK_NAME
 from orchestrator.study_state import Status, study_status
 from tests.orchestrator.fake_pool import NUM_REQUESTS, SECONDS, FakePool, write_grid
@@ -271,15 +270,14 @@ def test_failures_are_grouped_by_kind_and_message_with_cells_and_logs(
         ("error", "ArithmeticError: no weight is good enough"): [f"tiny-llada-base rtn w4a4 {name}" for name in names],
     }
     by_kind = {group.kind: group for group in groups}
-    # Both cells of the variant failed in its one unit; the others have a log each.
-    assert [len(by_kind[kind].logs) for kind in ("nonfinite", "error")] == [2, 1]
-    assert "no weight is good enough" in by_kind["error"].logs[0].read_text()
     capsys.readouterr()
     assert qstudy(monkeypatch, "failures", str(study), "--json") == 0
     assert json.loads(capsys.readouterr().out) == [group.to_json() for group in groups]
     assert qstudy(monkeypatch, "failures", str(study)) == 0
     told = capsys.readouterr().out
-    assert str(by_kind["error"].logs[0]) in told
+    first, _ = by_kind["error"].cells
+    assert f"  log: qstudy logs {study} {first.cell_id}\n" in told
+    assert "no weight is good enough" in "".join(study_log(study, first.cell_id))
     assert by_kind["nonfinite"].cells[1].cell_id in told
 
 
@@ -298,7 +296,7 @@ def test_logs_of_a_cell_begin_with_those_of_its_variant(
 
 def test_a_cell_that_has_not_run_has_no_logs_and_says_so(tmp_path: Path) -> None:
     run(tmp_path, FakePool(), only=("task=demo_facts",))
-    assert list(cell_log(tmp_path / "study", "scheme=fp16,task=demo_math")) == ["nothing was logged yet\n"]
+    assert list(study_log(tmp_path / "study", "scheme=fp16,task=demo_math")) == ["nothing was logged yet\n"]
 
 
 def test_following_logs_shows_what_is_added_until_the_run_ends(tmp_path: Path) -> None:
@@ -308,19 +306,16 @@ def test_following_logs_shows_what_is_added_until_the_run_ends(tmp_path: Path) -
     def follow(unit: Unit, message: object) -> None:
         # Before the cell's first attempt, when there is nothing to show; then whatever there is at each message.
         if not follower:
-            follower.append(follow_cell_log(tmp_path / "study", "scheme=w4a4,task=demo_facts", wait=lambda _: None))
+            follower.append(follow_study_log(tmp_path / "study", "scheme=w4a4,task=demo_facts", wait=lambda _: None))
         if isinstance(unit, EvaluateUnit) and "w4a4" in str(unit.cell) and len(followed) < 4:
             followed.append(next(follower[0]))
 
     run(tmp_path, FakePool(disturb=follow))
     rest = list(follower[0])
-    logs = StudyDirectory(tmp_path / "study").log_dir
-    told = "".join(followed + rest)
-    assert told.count("# ") == 2
-    assert "".join(line for line in told.splitlines(keepends=True) if not line.startswith("# ")) == "".join(
-        (logs / line[2:].split("/")[-1]).read_text() for line in told.splitlines() if line.startswith("# ")
-    )
-    assert "--- done" in "".join(rest)
+    assert followed + rest == list(study_log(tmp_path / "study", "scheme=w4a4,task=demo_facts"))
+    # Quantizing and evaluating: an attempt and an end each, and the worker's warnings.
+    assert sum("===" in line for line in followed + rest) == 2
+    assert "--- done" in rest[-1]
 
 
 CELLS: list[dict[str, Any]] = [
