@@ -15,6 +15,8 @@ from grids.schemes import Scheme
 from grids.tasks import TaskInfo
 
 FULL_PRECISION = "none"
+# What people call a cell by: the keys of `Cell.names`.
+CELL_KEYS = ("model", "method", "calibration", "scheme", "task", "seed")
 
 
 @dataclass(frozen=True)

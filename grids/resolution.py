@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 import grids.protocol
 from grids.errors import GridError, unknown_name
-from grids.expansion import FULL_PRECISION, Calibration, Cell, CellTask, Model, Study, Variant
+from grids.expansion import CELL_KEYS, FULL_PRECISION, Calibration, Cell, CellTask, Model, Study, Variant
 from grids.identity import canonical_json
 from grids.loading import dotted
 from grids.protocol import Family
@@ -308,9 +308,7 @@ class _Resolver:
         known["task"] = {entry.name for entry in self._grid.tasks}
         for index, rule in enumerate(rules):
             if not rule:
-                raise GridError(
-                    "an exclusion needs at least one of model, method, scheme, task, seed", key=f"exclude[{index}]"
-                )
+                raise GridError(f"an exclusion needs at least one of {', '.join(CELL_KEYS)}", key=f"exclude[{index}]")
             for key, value in rule.items():
                 if str(value) not in known[key]:
                     raise GridError(unknown_name(key, str(value), known[key]), key=f"exclude[{index}].{key}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.failures import RunInterruptedError
     from orchestrator.fetching import Fetched, fetch_grid
     from orchestrator.listing import Listing, list_names
+    from orchestrator.logs import study_log
     from orchestrator.paper_check import PaperCheck
     from orchestrator.planning import Plan, PlannedCell
     from orchestrator.priced_plan import PricedPlan
@@ -42,6 +43,7 @@ _NAMES = {
     "orchestrator.failures": ("RunInterruptedError",),
     "orchestrator.fetching": ("Fetched", "fetch_grid"),
     "orchestrator.listing": ("Listing", "list_names"),
+    "orchestrator.logs": ("study_log",),
     "orchestrator.paper_check": ("PaperCheck",),
     "orchestrator.planning": ("Plan", "PlannedCell"),
     "orchestrator.priced_plan": ("PricedPlan",),
@@ -89,6 +91,7 @@ __all__ = [
     "run",
     "status",
     "study_failures",
+    "study_log",
     "verify",
 ]
 

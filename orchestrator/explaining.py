@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from grids import GridError
-from grids.errors import unknown_name
 from orchestrator.logs import cell_reader
 from orchestrator.planning import Records
+from orchestrator.selection import cell_label, select_cell
 from orchestrator.study_directory import StudyDirectory
-
-SELECTION_KEYS = ("model", "method", "calibration", "scheme", "task", "seed")
-# Of cells that a selection does not tell apart, the message names so many.
-_MAX_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -67,13 +62,13 @@ class Explanation:
 
 
 def explain_cell(study: Path, cell: str) -> Explanation:
-    """Explain a cell, named by its id, by the first letters of it, or by KEY=VALUE,... that only it agrees with.
+    """Explain a cell, named as `select_cell` takes it.
 
     Raises GridError for a folder that is no study, and where no cell or more than one is meant.
     """
     directory = StudyDirectory.existing(study)
     description = directory.description()
-    expected = _find(description["cells"], cell)
+    expected = select_cell(description["cells"], cell)
     identity = {
         "variant": description["variants"][expected["variant_id"]],
         "task": description["tasks"][expected["task_key"]],
@@ -86,7 +81,7 @@ def explain_cell(study: Path, cell: str) -> Explanation:
     return Explanation(
         cell_id=expected["cell_id"],
         variant_id=expected["variant_id"],
-        name=_name(expected),
+        name=cell_label(expected),
         action=action,
         reason=reason,
         identity=identity,
@@ -111,44 +106,3 @@ def _failure(variant_row: Mapping[str, Any] | None) -> str | None:
     if variant_row is None or variant_row["status"] != "failed":
         return None
     return f"{variant_row['failure_kind']}: {variant_row['failure_message']}"
-
-
-def _find(cells: Sequence[dict[str, Any]], text: str) -> dict[str, Any]:
-    if "=" in text:
-        found = _select(cells, text)
-    else:
-        found = [cell for cell in cells if cell["cell_id"].startswith(text)] if text else []
-    if not found:
-        raise GridError(f"no cell of the study has an id that begins with {text!r}", key="CELL")
-    if len(found) > 1:
-        named = [f"{cell['cell_id']} ({_name(cell)})" for cell in found[:_MAX_NAMED]]
-        more = f" and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
-        raise GridError(f"{text!r} means {len(found)} cells: {', '.join(named)}{more}", key="CELL")
-    return found[0]
-
-
-def _select(cells: Sequence[dict[str, Any]], text: str) -> list[dict[str, Any]]:
-    """Cells that agree with each KEY=VALUE of a comma-separated list."""
-    found = list(cells)
-    for part in text.split(","):
-        key, _, value = (piece.strip() for piece in part.partition("="))
-        if key not in SELECTION_KEYS:
-            raise GridError(
-                f"cannot read {part!r}; write KEY=VALUE,... with keys of {', '.join(SELECTION_KEYS)}", key="CELL"
-            )
-        known = {name for cell in cells for name in _values(cell, key)}
-        if value not in known:
-            raise GridError(unknown_name(key, value, known), key="CELL")
-        found = [cell for cell in found if value in _values(cell, key)]
-    if not found:
-        raise GridError(f"no cell of the study agrees with {text}", key="CELL")
-    return found
-
-
-def _values(cell: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """What a cell may be called by; a method by its name, or by its label in tables."""
-    return (cell["method"], cell["method_label"]) if key == "method" else (str(cell[key]),)
-
-
-def _name(cell: Mapping[str, Any]) -> str:
-    return f"{cell['model']} {cell['method_label']} {cell['scheme']} {cell['task']}"

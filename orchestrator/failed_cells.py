@@ -32,10 +32,10 @@ class FailureGroup:
         }
 
 
-def study_failures(folder: Path) -> list[FailureGroup]:
+def study_failures(study: str | Path) -> list[FailureGroup]:
     """The groups of a study's failed cells, the largest first. Raises GridError if the folder is not a study."""
     groups: dict[tuple[str, str], list[FailedCell]] = {}
-    for cell in study_status(folder).failures:
+    for cell in study_status(Path(study)).failures:
         groups.setdefault((cell.kind, _NUMBER.sub("#", cell.message)), []).append(cell)
     made = [FailureGroup(kind, cells[0].message, tuple(cells)) for (kind, _), cells in groups.items()]
     return sorted(made, key=lambda group: -len(group.cells))

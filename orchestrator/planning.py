@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from grids import Cell, GridError, Study
 from grids.errors import unknown_name
+from grids.expansion import CELL_KEYS
 from grids.identity import changed_fields
 from reports import ResultStore
 
@@ -101,9 +102,6 @@ def _plan_cell(cell: Cell, records: Records, *, retry_failed: bool) -> PlannedCe
     return PlannedCell(cell, *records.decide(cell.cell_id, names, cell.identity, retry_failed=retry_failed))
 
 
-_NAME_KEYS = ("model", "method", "calibration", "scheme", "task", "seed")
-
-
 def _recorded_names(row: Row) -> tuple[str, ...]:
     """How people call a recorded cell; the same for two cells that differ only in settings."""
     (seed,) = json.loads(row["seeds"])
@@ -114,10 +112,8 @@ def _select(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
     chosen = list(cells)
     for text in only:
         key, separator, value = text.partition("=")
-        if not separator or key not in _NAME_KEYS:
-            raise GridError(
-                f"cannot read {text!r}; write KEY=VALUE with a key of {', '.join(_NAME_KEYS)}", key="--only"
-            )
+        if not separator or key not in CELL_KEYS:
+            raise GridError(f"cannot read {text!r}; write KEY=VALUE with a key of {', '.join(CELL_KEYS)}", key="--only")
         known = {str(cell.names()[key]) for cell in cells}
         if value not in known:
             raise GridError(unknown_name(key, value, known), key="--only")

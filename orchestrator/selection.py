@@ -8,12 +8,12 @@ from typing import Any
 
 from grids import GridError
 from grids.errors import unknown_name
+from grids.expansion import CELL_KEYS
 
 Cell = Mapping[str, Any]
 
-SELECTION_KEYS = ("model", "method", "scheme", "task", "seed")
 # A method's label may hold a comma of its own, so a pair ends only where the next one begins.
-_NEXT_PAIR = re.compile(rf",(?=(?:{'|'.join(SELECTION_KEYS)})=)")
+_NEXT_PAIR = re.compile(rf",(?=(?:{'|'.join(CELL_KEYS)})=)")
 _SHOWN = 10
 
 
@@ -42,15 +42,15 @@ def select_cells(cells: Sequence[Cell], text: str) -> list[Cell]:
         if not found:
             raise GridError(
                 f"no cell has an id that begins with {text!r}; give an id, its beginning, or "
-                f"KEY=VALUE,... with keys of {', '.join(SELECTION_KEYS)}"
+                f"KEY=VALUE,... with keys of {', '.join(CELL_KEYS)}"
             )
         return found
     found = list(cells)
     for pair in _NEXT_PAIR.split(text):
         key, _, value = pair.partition("=")
-        if key not in SELECTION_KEYS:
-            raise GridError(unknown_name("key", key, SELECTION_KEYS), key=text)
-        known = {name for cell in cells for name in _names(cell, key)}
+        if key not in CELL_KEYS:
+            raise GridError(unknown_name("key", key, CELL_KEYS), key=text)
+        known = {name for cell in cells for name in _names(cell, key) if name}
         if value not in known:
             raise GridError(unknown_name(key, value, known), key=text)
         found = [cell for cell in found if value in _names(cell, key)]

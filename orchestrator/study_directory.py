@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grids import Cell, GridError, Study
-from orchestrator.study_log import StudyLog
+from orchestrator.log_file import StudyLog
 from reports import CELLS, SAMPLES, SCORES, VARIANTS, ResultStore
 from reports.files import remove_temporary_files, storage_errors, write_file
 

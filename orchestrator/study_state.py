@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grids.expansion import FULL_PRECISION
 from orchestrator.progress_file import RunningUnit, RunProgress
 from orchestrator.selection import cell_label
 from orchestrator.study_directory import StudyDirectory
@@ -36,9 +35,8 @@ class FailedCell:
 class Status:
     """Cells by state for each variant, and the run that is on.
 
-    `work_seconds` is the time that one worker would need for what is left, None as long as no cell is done;
-    `seconds_left` the time that the run that is on will take, as its driver sees it, None as long as nothing shows its
-    pace. `damaged` are result files that do not count, with the reason.
+    `seconds_left` is the time that the run that is on will take, as its driver sees it, None as long as nothing shows
+    its pace. `damaged` are result files that do not count, with the reason.
     """
 
     name: str
@@ -47,7 +45,6 @@ class Status:
     failures: tuple[FailedCell, ...]
     lock: LockState | None
     running: tuple[RunningUnit, ...]
-    work_seconds: float | None
     seconds_left: float | None
     damaged: dict[Path, str]
 
@@ -86,7 +83,6 @@ class Status:
                 "since": owner.since if owner else None,
             },
             "running": [dataclasses.asdict(unit) for unit in self.running],
-            "work_seconds": self.work_seconds,
             "seconds_left": self.seconds_left,
             "damaged_files": {str(path): reason for path, reason in self.damaged.items()},
         }
@@ -100,13 +96,13 @@ def study_status(folder: Path) -> Status:
     lock = read_lock(folder)
     progress = _progress_of(folder, lock)
     running = progress.running if progress else ()
-    rows = directory.store.cells(["status", "failure_kind", "failure_message", "seconds"])
+    rows = directory.store.cells(["status", "failure_kind", "failure_message"])
     recorded = {row["cell_id"]: row for row in rows}
     begun = directory.store.cells_with_samples()
     evaluated_now = {unit.cell_id for unit in running}
 
     variants: dict[str, Counter[str]] = defaultdict(Counter)
-    failures, left = [], []
+    failures = []
     for cell in description["cells"]:
         row = recorded.get(cell["cell_id"])
         if cell["not_applicable"] is not None:
@@ -119,10 +115,7 @@ def study_status(folder: Path) -> Status:
             state = "started" if cell["cell_id"] in begun else "missing"
         if state == "failed" and row is not None:
             failures.append(FailedCell(cell["cell_id"], cell_label(cell), row["failure_kind"], row["failure_message"]))
-        if state in ("running", "started", "missing"):
-            left.append(cell)
         variants[f"{cell['model']} {cell['method_label']} {cell['scheme']}"][state] += 1
-    work_seconds = _work_seconds(description["cells"], left, recorded, directory, running)
     return Status(
         name=description["name"],
         folder=folder,
@@ -130,7 +123,6 @@ def study_status(folder: Path) -> Status:
         failures=tuple(failures),
         lock=lock,
         running=running,
-        work_seconds=work_seconds,
         seconds_left=progress.seconds_left if progress else None,
         damaged=directory.store.files_set_aside(),
     )
@@ -142,66 +134,3 @@ def _progress_of(folder: Path, lock: LockState | None) -> RunProgress | None:
     if progress is None or lock is None or not lock.is_alive or lock.owner is None:
         return None
     return progress if progress.token == lock.owner.token else None
-
-
-def _work_seconds(
-    cells: Sequence[Row],
-    left: Sequence[Row],
-    recorded: Mapping[str, Row],
-    directory: StudyDirectory,
-    running: Sequence[RunningUnit],
-) -> float | None:
-    """Seconds of one worker for the cells that are left, from what the study's own cells and variants took.
-
-    A cell is taken to need the mean of its task with the same model, else of its task, else of all. None if no cell
-    is done.
-    """
-    if not left:
-        return 0.0
-    rates = _Means()
-    for cell in cells:
-        row = recorded.get(cell["cell_id"])
-        if row is not None and row["status"] == "done" and row["seconds"] is not None:
-            rates.add((cell["model"], cell["task"]), row["seconds"])
-    if rates.is_empty:
-        return None
-    share_left = {
-        unit.cell_id: 1 - unit.done / unit.total for unit in running if unit.phase == "evaluate" and unit.total
-    }
-    seconds = sum(rates.of((cell["model"], cell["task"])) * share_left.get(cell["cell_id"], 1.0) for cell in left)
-    return seconds + _quantize_seconds(left, directory)
-
-
-def _quantize_seconds(left: Iterable[Row], directory: StudyDirectory) -> float:
-    """Seconds of one worker to quantize the variants of cells that are left and have none."""
-    rows = directory.store.variants(["model", "method", "status", "quantize_seconds"])
-    made = {row["variant_id"]: row for row in rows if row["status"] == "done" and row["quantize_seconds"] is not None}
-    rates = _Means()
-    for row in made.values():
-        rates.add((row["model"], row["method"]), row["quantize_seconds"])
-    missing = {
-        cell["variant_id"]: (cell["model"], cell["method"])
-        for cell in left
-        if cell["method"] != FULL_PRECISION and cell["variant_id"] not in made
-    }
-    return 0.0 if rates.is_empty else sum(rates.of(names) for names in missing.values())
-
-
-class _Means:
-    """Mean seconds by (model, what was done), by what was done, and of all."""
-
-    def __init__(self) -> None:
-        self._sums: dict[tuple[str, ...], tuple[float, int]] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._sums
-
-    def add(self, names: tuple[str, str], seconds: float) -> None:
-        for key in (names, names[1:], ()):
-            total, count = self._sums.get(key, (0.0, 0))
-            self._sums[key] = total + seconds, count + 1
-
-    def of(self, names: tuple[str, str]) -> float:
-        total, count = next(self._sums[key] for key in (names, names[1:], ()) if key in self._sums)
-        return total / count

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from orchestrator.cli.options import EXIT_CHECK_FAILED, EXIT_INCOMPLETE, Json, StudyFolder
 
-_SELECTOR = "An id of a variant or a cell, its beginning, or model|method|scheme|task|seed=VALUE,..."
+_SELECTOR = "An id of a variant or a cell, its beginning, or model|method|calibration|scheme|task|seed=VALUE,..."
 
 
 def compare(

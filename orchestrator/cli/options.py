@@ -22,7 +22,9 @@ Set = Annotated[
 Only = Annotated[
     list[str] | None,
     typer.Option(
-        "--only", envvar="QSTUDY_ONLY", help="Only cells with model|method|scheme|task|seed=VALUE. Repeatable."
+        "--only",
+        envvar="QSTUDY_ONLY",
+        help="Only cells with model|method|calibration|scheme|task|seed=VALUE. Repeatable.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", envvar="QSTUDY_JSON", help="One JSON document on standard output.")]

@@ -40,7 +40,7 @@ def explain(
     cell: Annotated[
         str,
         typer.Argument(
-            help="A cell's id or the beginning of it, or model=...,method=...,scheme=...,task=...", show_default=False
+            help="An id, its beginning, or model|method|calibration|scheme|task|seed=VALUE,...", show_default=False
         ),
     ],
     as_json: Json = False,
@@ -60,7 +60,8 @@ def logs(
     cell: Annotated[
         str | None,
         typer.Argument(
-            help="Only of this cell and its variant: an id, its beginning, or model|method|scheme|task|seed=VALUE,...",
+            help="Only about this cell and its variant: an id, its beginning, or "
+            "model|method|calibration|scheme|task|seed=VALUE,...",
             show_default=False,
         ),
     ] = None,
@@ -69,10 +70,14 @@ def logs(
     ] = False,
 ) -> None:
     """Show what happened: attempts, where, how long, warnings and traces."""
-    from orchestrator.logs import follow_study_log, study_log
+    from orchestrator.logs import study_log
 
-    for text in (follow_study_log if follow else study_log)(study, cell):
-        typer.echo(text, nl=False)
+    is_empty = True
+    for line in study_log(study, cell, follow=follow):
+        is_empty = False
+        typer.echo(line, nl=False)
+    if is_empty:
+        Console(stderr=True).print("nothing was logged yet")
 
 
 def failures(study: StudyFolder, as_json: Json = False) -> None:

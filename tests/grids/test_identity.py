@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from grids import Study
+from grids.expansion import CELL_KEYS
 from grids.identity import canonical_json, changed_fields, content_id
 from grids.needs import Needs
 from grids.protocol import DreamSampler, GenerationSettings, LikelihoodSettings, LladaSampler, Protocol
@@ -52,7 +53,7 @@ CLASSIFIED = {
     CalibrationEntry: ({"dataset", "field", "num_samples", "length", "seed", "mask"}, {"name"}),
     ProtocolEntry: ({"likelihood", "generation"}, set()),
     Retries: (set(), {"worker_lost", "node_lost", "oom_host", "oom_gpu", "timeout", "backoff"}),
-    Exclusion: (set(), {"model", "method", "calibration", "scheme", "task", "seed"}),
+    Exclusion: (set(), set(CELL_KEYS)),
     Protocol: ({"likelihood", "generation"}, set()),
     LikelihoodSettings: ({"mc_num", "strata", "exact", "race"}, set()),
     GenerationSettings: ({"gen_length", "steps", "temperature", "eos_ends_answer", "llada", "dream"}, set()),

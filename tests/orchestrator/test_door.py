@@ -11,8 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from typer.main import get_command
 
 import orchestrator
+from orchestrator.cli import app
 
 ROOT = Path(__file__).parents[2]
 GRID = """
@@ -76,7 +78,9 @@ def test_a_study_from_grid_to_verified_results_in_python(
     assert csv.parent == tmp_path / "tables"
     assert "demo_facts" in csv.read_text()
     assert qstudy.explain(study, "scheme=w4a4").to_json()["action"] == "reuse"
-    assert qstudy.study_failures(study) == []
+    assert qstudy.study_failures(str(study)) == []
+    assert "--- run ended: 1 cells done, 0 failed" in list(qstudy.study_log(str(study)))[-1]
+    assert "=== attempt 1 on here: tiny-llada-base rtn w4a4" in "".join(qstudy.study_log(study, "scheme=w4a4"))
     exported = qstudy.export(study, tmp_path / "export", capsule=True)
     assert exported.paths[-1].is_file()
     assert len(exported.capsule_digest) == 64
@@ -103,6 +107,21 @@ def test_every_public_name_is_there_and_none_is_hidden_by_a_file_of_that_name(qs
         assert not isinstance(getattr(orchestrator, name), ModuleType), name
     with pytest.raises(AttributeError, match="'orchestrator' has no attribute 'no_such_name'"):
         _ = qstudy.no_such_name
+
+
+def test_every_command_has_its_function(qstudy: ModuleType) -> None:
+    functions = {
+        "demo": "run",
+        "list": "list_names",
+        "fetch": "fetch_grid",
+        "quantize": "quantize_model",
+        "failures": "study_failures",
+        "logs": "study_log",
+    }
+    # lm-eval's own command line has lm-eval's functions.
+    commands = {str(name) for name in get_command(app).commands} - {"lm-eval"}  # type: ignore[attr-defined]
+    assert len(commands) >= 14
+    assert {functions.get(name, name.replace("-", "_")) for name in commands} <= set(qstudy.__all__)
 
 
 def test_what_looks_at_results_loads_no_torch_and_no_ray() -> None:

@@ -85,12 +85,12 @@ def test_a_variant_that_failed_explains_its_cells(study: StudyDirectory, grid_ce
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("zz", "no cell of the study has an id that begins with 'zz'"),
-        ("", "no cell of the study has an id that begins with ''"),
-        ("task=facts", "means 4 cells: "),
+        ("zz", "no cell has an id that begins with 'zz'"),
+        ("", "no cell has an id that begins with ''"),
+        ("task=facts", "names 4 cells; "),
         ("task=fact", "unknown task 'fact'; did you mean 'facts'?"),
-        ("colour=red", "with keys of model, method, calibration, scheme, task, seed"),
-        ("scheme=w4a4kv4,task=sums", "no cell of the study agrees with scheme=w4a4kv4,task=sums"),
+        ("colour=red", "unknown key 'colour' (known: calibration, method, model, scheme, seed, task)"),
+        ("scheme=w4a4kv4,task=sums", "no cell agrees with all of 'scheme=w4a4kv4,task=sums'"),
     ],
 )
 def test_what_names_no_cell_or_several_is_refused(study: StudyDirectory, text: str, complaint: str) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from grids import Calibration, Cell, GridError, Study
+from grids.expansion import CELL_KEYS
 from grids.protocol import GenerationSettings, LikelihoodSettings, Protocol
 from orchestrator.planning import make_plan
+from orchestrator.study_directory import expected_cell
 from reports import ResultStore
 from tests.orchestrator.conftest import FAILED, cell_row, make_cell
 
@@ -132,6 +134,11 @@ def test_another_name_is_another_cell_and_not_a_stale_one(other: Cell, tmp_path:
     store.record_cell([cell_row(make_cell())])
     planned = make_plan(Study("s", (other,)), store).cells[0]
     assert (planned.action, planned.reason) == ("run", "no result yet")
+
+
+def test_cells_are_called_by_the_same_keys_everywhere(grid_cells: list[Cell]) -> None:
+    assert set(grid_cells[0].names()) == set(CELL_KEYS)
+    assert set(CELL_KEYS) <= expected_cell(grid_cells[0]).keys()
 
 
 def test_only_selects_cells_by_name(grid_cells: list[Cell]) -> None:

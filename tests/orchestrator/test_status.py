@@ -21,13 +21,13 @@ from methods import NonFiniteError
 from orchestrator.cli import main
 from orchestrator.commands import RunOptions, run_grid
 from orchestrator.failed_cells import study_failures
-from orchestrator.logs import follow_study_log, study_log
+from orchestrator.logs import study_log
 from orchestrator.progress_file import PROGRESS_NAME, RunProgress
 from orchestrator.selection import select_cell, select_cells
 from orchestrator.status_view import status_view, watch_status
 from orchestrator.study_lock import LOCK_NAME
 from orchestrator.study_state import Status, study_status
-from tests.orchestrator.fake_pool import NUM_REQUESTS, SECONDS, FakePool, write_grid
+from tests.orchestrator.fake_pool import NUM_REQUESTS, FakePool, write_grid
 from workers.units import Evaluated, EvaluateUnit, Progress, QuantizeUnit, Unit
 
 QUANTIZE_SECONDS = 2.0
@@ -88,31 +88,6 @@ def test_status_shows_while_a_run_is_on_what_runs_where_and_how_far(tmp_path: Pa
     assert after.running == ()
     assert not (tmp_path / "study" / PROGRESS_NAME).exists()
     assert "complete" in shown(after)
-
-
-def test_the_work_left_follows_from_what_cells_and_variants_of_the_study_took(tmp_path: Path) -> None:
-    seen = statuses_during(tmp_path)
-    assert seen[0].work_seconds is None
-    # The full-precision row is done; two cells of one variant are left, which is not quantized, and none was before.
-    quantizing = next(status for status in seen if status.running[0].cell_id is None)
-    assert quantizing.work_seconds == 2 * SECONDS
-    # The first of them is half done.
-    half = next(status for status in seen if status.running[0].done == 2 and status.total["done"] == 2)
-    assert half.work_seconds == 1.5 * SECONDS
-    assert study_status(tmp_path / "study").work_seconds == 0.0
-
-
-def test_the_work_left_counts_variants_to_be_quantized(tmp_path: Path) -> None:
-    text = "schemes: [w4a4, w8a8, w4a16g128]"
-    seen: list[Status] = []
-    pool = FakePool(4, disturb=lambda unit, message: seen.append(study_status(tmp_path / "study")))
-    grid = write_grid(tmp_path)
-    grid.write_text(grid.read_text().replace("schemes: [w4a4]", text))
-    # The full-precision row and one variant are there from an earlier run.
-    run_grid(grid, RunOptions(study=tmp_path / "study", only=("scheme=fp16",)), FakePool())
-    run_grid(grid, RunOptions(study=tmp_path / "study", only=("scheme=w4a4",)), FakePool())
-    run_grid(grid, RunOptions(study=tmp_path / "study"), pool)
-    assert seen[0].work_seconds == 4 * SECONDS + 2 * QUANTIZE_SECONDS
 
 
 def test_the_time_left_is_what_the_driver_tells(tmp_path: Path) -> None:
@@ -294,9 +269,14 @@ def test_logs_of_a_cell_begin_with_those_of_its_variant(
     assert "names 2 cells" in capsys.readouterr().err
 
 
-def test_a_cell_that_has_not_run_has_no_logs_and_says_so(tmp_path: Path) -> None:
+def test_a_cell_that_has_not_run_has_no_logs_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(tmp_path, FakePool(), only=("task=demo_facts",))
-    assert list(study_log(tmp_path / "study", "scheme=fp16,task=demo_math")) == ["nothing was logged yet\n"]
+    capsys.readouterr()
+    assert list(study_log(tmp_path / "study", "scheme=fp16,task=demo_math")) == []
+    assert qstudy(monkeypatch, "logs", str(tmp_path / "study"), "scheme=fp16,task=demo_math") == 0
+    assert capsys.readouterr() == ("", "nothing was logged yet\n")
 
 
 def test_following_logs_shows_what_is_added_until_the_run_ends(tmp_path: Path) -> None:
@@ -306,7 +286,8 @@ def test_following_logs_shows_what_is_added_until_the_run_ends(tmp_path: Path) -
     def follow(unit: Unit, message: object) -> None:
         # Before the cell's first attempt, when there is nothing to show; then whatever there is at each message.
         if not follower:
-            follower.append(follow_study_log(tmp_path / "study", "scheme=w4a4,task=demo_facts", wait=lambda _: None))
+            cell = "scheme=w4a4,task=demo_facts"
+            follower.append(study_log(tmp_path / "study", cell, follow=True, wait=lambda _: None))
         if isinstance(unit, EvaluateUnit) and "w4a4" in str(unit.cell) and len(followed) < 4:
             followed.append(next(follower[0]))
 
@@ -327,11 +308,12 @@ CELLS: list[dict[str, Any]] = [
         "scheme": scheme,
         "task": "gsm8k",
         "seed": 0,
+        "calibration": calibration,
     }
-    for cell_id, method, label, scheme in (
-        ("abc1", "gptq", "gptq, pile", "w4a16"),
-        ("abd2", "gptq", "gptq, task=gsm8k", "w4a16"),
-        ("b003", "rtn", "rtn", "w4a4"),
+    for cell_id, method, label, scheme, calibration in (
+        ("abc1", "gptq", "gptq, pile", "w4a16", "pile, noised"),
+        ("abd2", "gptq", "gptq, task=gsm8k", "w4a16", "wikitext"),
+        ("b003", "rtn", "rtn", "w4a4", ""),
     )
 ]
 
@@ -346,6 +328,8 @@ CELLS: list[dict[str, Any]] = [
         ("method=gptq, pile", ["abc1"]),
         ("model=llada,method=gptq, pile,seed=0", ["abc1"]),
         ("task=gsm8k,scheme=w4a4", ["b003"]),
+        ("method=gptq,calibration=wikitext", ["abd2"]),
+        ("calibration=pile, noised,model=llada", ["abc1"]),
     ],
 )
 def test_a_cell_is_named_by_its_id_its_beginning_or_its_names(text: str, ids: list[str]) -> None:
@@ -362,6 +346,7 @@ def test_a_cell_is_named_by_its_id_its_beginning_or_its_names(text: str, ids: li
         ("ab", "names 2 cells; write more of it, or one of these ids:\n  abc1  llada gptq, pile w4a16 gsm8k"),
         ("schema=w4a4", "unknown key 'schema'; did you mean 'scheme'?"),
         ("scheme=w4a8", "unknown scheme 'w4a8'; did you mean"),
+        ("calibration=c4", "unknown calibration 'c4' (known: pile, noised, wikitext)"),
         ("method=rtn,scheme=w4a16", "no cell agrees with all of"),
     ],
 )

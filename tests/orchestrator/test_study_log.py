@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from grids import Cell, Study
-from orchestrator.logs import follow_study_log, study_log
+from orchestrator.log_file import RUN, StudyLog
+from orchestrator.logs import study_log
 from orchestrator.study_directory import StudyDirectory
-from orchestrator.study_log import RUN, StudyLog
 from reports import StorageError
 from tests.orchestrator.conftest import Command
 
@@ -95,7 +95,7 @@ def test_a_cell_finds_its_variant_and_its_shards_and_a_study_everything(
     directory = StudyDirectory(study)
     directory.describe(Study("s", tuple(grid_cells)), "name: s")
     cell, other = grid_cells[3], grid_cells[2]
-    assert list(study_log(study)) == list(study_log(study, cell.cell_id)) == ["nothing was logged yet\n"]
+    assert list(study_log(study)) == list(study_log(study, cell.cell_id)) == []
     log = directory.log
     log.add("begins")
     log.add("quantized", about=cell.variant.variant_id)
@@ -110,6 +110,6 @@ def test_a_cell_finds_its_variant_and_its_shards_and_a_study_everything(
     everything = list(study_log(study))
     assert len(everything) == 5
     # No driver is alive: following ends by itself.
-    assert list(follow_study_log(study)) == everything
+    assert list(study_log(study, follow=True)) == everything
     assert qstudy("logs", study) == (0, "".join(everything), "")
     assert texts(iter(qstudy("logs", study, cell.cell_id)[1].splitlines(keepends=True))) == own
