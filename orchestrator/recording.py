@@ -90,7 +90,9 @@ class Recorder:
 
     def unit_started(self, unit: Unit, worker: str, *, attempts: int) -> None:
         """Begin an attempt in the log."""
-        saved = f", {len(unit.done)} responses were saved before" if isinstance(unit, EvaluateUnit) else ""
+        saved = (
+            f", {len(unit.done)} responses were saved before" if isinstance(unit, EvaluateUnit) and unit.done else ""
+        )
         self._log(f"=== attempt {attempts} on {worker}: {unit_label(unit)}{saved}", unit)
 
     def warned(self, unit: Unit, text: str) -> None:
@@ -99,7 +101,7 @@ class Recorder:
 
     def unit_finished(self, unit: Unit, result: str) -> None:
         """End an attempt in the log."""
-        self._log(f"--- done: {result}", unit)
+        self._log(f"--- done: {unit_label(unit)}: {result}", unit)
 
     def noted(self, text: str) -> None:
         """Keep in the log what is about the whole run."""
@@ -110,7 +112,8 @@ class Recorder:
 
     def unit_failed(self, unit: Unit, failure: Failure, lost: list[Cell], *, attempts: int) -> None:
         """Mark what a failed unit takes with it; nothing if it will be tried again."""
-        self._log(f"--- attempt {attempts} failed, {failure.kind}: {failure.message}\n{failure.trace}", unit)
+        what = f"--- attempt {attempts} failed: {unit_label(unit)}: {failure.kind}: {failure.message}"
+        self._log(f"{what}\n{failure.trace}", unit)
         if isinstance(unit, QuantizeUnit) and lost:
             row = {"status": "failed", "failure_kind": failure.kind, "failure_message": failure.message}
             self._store.record_variant(_variant_row(unit.variant) | row)

@@ -96,7 +96,7 @@ class Run:
         `between` is called at least every POLL_SECONDS. Raises RunInterruptedError and StorageError: what was saved
         until then is kept.
         """
-        self._recorder.noted(f"=== run on {socket.gethostname()} with {len(self._pool.slots)} workers")
+        self._recorder.noted(f"=== run on {socket.gethostname()}, workers: {len(self._pool.slots)}")
         try:
             self._drive()
         except RunInterruptedError as error:
@@ -104,7 +104,7 @@ class Run:
             raise
         finally:
             self._recorder.save()
-        self._recorder.noted(f"--- run ended: {self.outcome.num_done} cells done, {self.outcome.num_failed} failed")
+        self._recorder.noted(f"--- run ended, cells done: {self.outcome.num_done}, failed: {self.outcome.num_failed}")
         return self.outcome
 
     def _note(self, text: str) -> None:

@@ -79,7 +79,7 @@ def test_a_study_from_grid_to_verified_results_in_python(
     assert "demo_facts" in csv.read_text()
     assert qstudy.explain(study, "scheme=w4a4").to_json()["action"] == "reuse"
     assert qstudy.study_failures(str(study)) == []
-    assert "--- run ended: 1 cells done, 0 failed" in list(qstudy.study_log(str(study)))[-1]
+    assert "--- run ended, cells done: 1, failed: 0" in list(qstudy.study_log(str(study)))[-1]
     assert "=== attempt 1 on here: tiny-llada-base rtn w4a4" in "".join(qstudy.study_log(study, "scheme=w4a4"))
     exported = qstudy.export(study, tmp_path / "export", capsule=True)
     assert exported.paths[-1].is_file()
