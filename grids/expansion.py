@@ -24,7 +24,7 @@ class Model:
     """A model of the grid, found.
 
     `digest` is a hub revision or the hash of a local folder's files; `linear_inputs` are the numbers of input features
-    that the linears of a block have.
+    that the linears of a block have; `max_length` is the longest sequence in tokens, None where nobody says.
     """
 
     label: str
@@ -35,6 +35,7 @@ class Model:
     dtype: str
     chat_template: bool
     linear_inputs: tuple[int, ...]
+    max_length: int | None = None
 
     def identity(self) -> dict[str, Any]:
         return {"digest": self.digest, "dtype": self.dtype, "chat_template": self.chat_template}

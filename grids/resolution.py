@@ -140,7 +140,28 @@ class _Resolver:
         cells = [cell for variant in variants for cell in self._cells_of(variant, tasks[variant.model.family], rules)]
         if not cells:
             raise GridError("nothing is left to run: every cell is excluded", key="exclude")
+        self._check_lengths(cells)
         yield from cells
+
+    def _check_lengths(self, cells: Sequence[Cell]) -> None:
+        """Raise GridError for answers or calibration windows that a model cannot hold: it would show in each cell."""
+        for cell in cells:
+            model, task, calibration = cell.variant.model, cell.task, cell.variant.calibration
+            if model.max_length is None or cell.not_applicable is not None:
+                continue
+            length = task.protocol.generation.gen_length
+            if task.info.is_generation and length >= model.max_length:
+                raise GridError(
+                    f"answers of {length} tokens leave no room for a prompt in {model.label}, which holds "
+                    f"{model.max_length}",
+                    key=f"protocol of task {task.info.name}.generation.gen_length",
+                )
+            if calibration is not None and calibration.length > model.max_length:
+                raise GridError(
+                    f"windows of {calibration.length} tokens are longer than what {model.label} holds, "
+                    f"{model.max_length}",
+                    key=f"calibrations.{calibration.label}.length" if calibration.label else "calibration.length",
+                )
 
     def _cells_of(
         self, variant: Variant, tasks: Sequence[CellTask], rules: Sequence[Mapping[str, Any]]
@@ -274,6 +295,7 @@ class _Resolver:
             raise GridError(message, key=f"protocol of {place}.{dotted(problem['loc'])}") from error
         except ValueError as error:
             raise GridError(str(error), key=f"protocol of {place}.generation") from error
+        self._check_shown(entry, info, place)
         limits = [limit for limit in (entry.limit, self._grid.limit) if limit is not None]
         shots = [layer["num_fewshot"] for layer in layers if layer.get("num_fewshot") is not None]
         num_fewshot = int(shots[-1]) if shots else info.num_fewshot
@@ -286,6 +308,13 @@ class _Resolver:
             filter=entry.filter or info.filter,
             group=entry.group or info.group,
         )
+
+    @staticmethod
+    def _check_shown(entry: TaskEntry, info: TaskInfo, place: str) -> None:
+        """What tables are to show has to be declared by the task: a typing mistake would show after hours."""
+        for key, value, known in (("metric", entry.metric, info.metrics), ("filter", entry.filter, info.filters)):
+            if value is not None and known and value not in known:
+                raise GridError(unknown_name(f"{key} of task {info.name!r}", value, known), key=f"{place}.{key}")
 
     def _info(self, info: TaskInfo, num_fewshot: int, place: str) -> TaskInfo:
         """The task with the grid's data in place of its own. A data file is read and checked once."""

@@ -29,7 +29,8 @@ class TaskInfo:
     """One task file: what decides its score, and how tables show it.
 
     `digest` covers the resolved configuration, its Python functions and its local data; no path and no comment.
-    `data_files` are the task file's own, which lm-eval loads; `given_files` are the grid's, in place of the hub's.
+    `metrics` and `filters` are those that the file declares; no metrics where it leaves them to lm-eval. `data_files`
+    are the task file's own, which lm-eval loads; `given_files` are the grid's, in place of the hub's.
     """
 
     name: str
@@ -45,6 +46,8 @@ class TaskInfo:
     data: TaskData = field(default_factory=TaskData)
     given_files: Mapping[str, str] = field(default_factory=dict)
     runs_code: bool = False
+    metrics: tuple[str, ...] = ()
+    filters: tuple[str, ...] = ()
 
     @property
     def is_generation(self) -> bool:
@@ -91,8 +94,9 @@ def _describe(file: Path, config: dict[str, Any]) -> TaskInfo:
     data_files = _data_files(file, config)
     tags = config.get("tag") or []
     tags = [tags] if isinstance(tags, str) else tags
-    filters = config.get("filter_list") or [{"name": "none"}]
-    metrics = config.get("metric_list") or []
+    filters = tuple(str(entry["name"]) for entry in config.get("filter_list") or [{"name": "none"}])
+    # Of `!function module.name`, lm-eval takes the function's name.
+    metrics = tuple(str(entry["metric"]).rpartition(".")[2] for entry in config.get("metric_list") or [])
     metadata = config.get("metadata") or {}
     return TaskInfo(
         name=config["task"],
@@ -100,8 +104,8 @@ def _describe(file: Path, config: dict[str, Any]) -> TaskInfo:
         version=str(metadata.get("version", "0")),
         output_type=config.get("output_type", "generate_until"),
         group=next((tag for tag in tags if tag in GROUPS), "other"),
-        metric=metrics[0]["metric"] if metrics else "acc",
-        filter=filters[0]["name"],
+        metric=metrics[0] if metrics else "acc",
+        filter=filters[0],
         num_fewshot=int(config.get("num_fewshot") or 0),
         data_files=data_files,
         digest=_digest(
@@ -109,6 +113,8 @@ def _describe(file: Path, config: dict[str, Any]) -> TaskInfo:
         ),
         data=read_task_data(config),
         runs_code=bool(metadata.get("runs_code")),
+        metrics=metrics,
+        filters=filters,
     )
 
 

@@ -74,4 +74,6 @@ def find_model(entry: ModelEntry, folder: Path, dtype: str) -> Model:
     digest = model_digest(local) if local else f"{entry.path}@{entry.revision}"
     info = inspect_model(path, revision=entry.revision)
     inputs = (info.hidden_size, info.num_heads * info.head_dim, info.intermediate_size)
-    return Model(entry.label, path, entry.revision, digest, info.family, dtype, entry.chat_template, inputs)
+    return Model(
+        entry.label, path, entry.revision, digest, info.family, dtype, entry.chat_template, inputs, info.max_length
+    )

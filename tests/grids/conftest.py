@@ -57,7 +57,7 @@ def _find_model(entry: ModelEntry, folder: Path, dtype: str) -> Model:
     if not path.is_dir():
         raise ValueError(f"no such model folder: {path}")
     digest = hashlib.sha256((path / "config.json").read_bytes()).hexdigest()[:16]
-    return Model(entry.label, str(path), entry.revision, digest, "llada", dtype, entry.chat_template, (256, 768))
+    return Model(entry.label, str(path), entry.revision, digest, "llada", dtype, entry.chat_template, (256, 768), 2048)
 
 
 @pytest.fixture

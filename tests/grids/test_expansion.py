@@ -135,7 +135,40 @@ BAD_GRIDS = [
     ),
     ("name: x\nmodels: [tiny]\ntasks: [{name: capitals, likelihood: {mc_num: 0}}]\n", "likelihood.mc_num"),
     ("name: a/b\nmodels: [tiny]\ntasks: [capitals]\n", "name: "),
+    # What would show after hours, when the first such cell has been computed.
+    (
+        "name: x\nmodels: [tiny]\ntasks: [{name: capitals, metric: acc_nrom}]\n",
+        "tasks[0].metric: unknown metric of task 'capitals' 'acc_nrom'; did you mean 'acc'?",
+    ),
+    (
+        "name: x\nmodels: [tiny]\ntasks: [capitals, {name: sums, filter: strct}]\n",
+        "tasks[1].filter: unknown filter of task 'sums' 'strct'; did you mean 'strict'?",
+    ),
+    (
+        "name: x\nmodels: [tiny]\ntasks: [{name: sums, generation: {gen_length: 2048}}]\n",
+        "protocol of task sums.generation.gen_length: answers of 2048 tokens leave no room for a prompt in tiny, which "
+        "holds 2048",
+    ),
+    (
+        "name: x\nmodels: [tiny]\nmethods: [gptq]\nschemes: [w4a16]\ntasks: [capitals]\n"
+        "calibration: {dataset: text.txt, length: 2049}\n",
+        "calibration.length: windows of 2049 tokens are longer than what tiny holds, 2048",
+    ),
+    (
+        "name: x\nmodels: [tiny]\nmethods: [gptq]\nschemes: [w4a16]\ntasks: [capitals]\n"
+        "calibrations: [{name: short, dataset: text.txt}, {name: long, dataset: text.txt, length: 4096}]\n",
+        "calibrations.long.length: windows of 4096 tokens",
+    ),
 ]
+
+
+def test_lengths_that_a_model_can_just_hold_are_taken_and_so_are_those_of_excluded_cells(study_of: StudyOf) -> None:
+    base = "name: x\nmodels: [tiny]\nmethods: [gptq]\nschemes: [w4a16, w4a4]\n"
+    calibration = "calibration: {dataset: text.txt, length: 2048}\n"
+    tasks = "tasks: [capitals, {name: sums, generation: {gen_length: 2016, steps: 2016}}]\n"
+    assert len(study_of(base + tasks + calibration).cells) == 6
+    excluded = tasks.replace("2016", "2048") + "exclude: [{task: sums}]\n"
+    assert len(study_of(base + excluded + calibration).cells) == 3
 
 
 @pytest.mark.parametrize(("text", "complaint"), BAD_GRIDS)
