@@ -20,10 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from orchestrator.logs import study_log
 from reports import ResultStore
 
 NUM_WORKERS = 2
-_MOMENT = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:===|---)", re.MULTILINE)
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) [0-9a-f]{16}\S* (?:===|---)")
 
 
 def run_demo(study: Path, limit: int | None) -> tuple[float, float]:
@@ -43,9 +44,9 @@ def work_seconds(study: Path) -> float:
 
 
 def first_and_last(study: Path) -> tuple[float, float]:
-    """When the first unit began and the last one ended, by the units' logs, to the second."""
-    texts = [text for log in (study / "logs").iterdir() for text in _MOMENT.findall(log.read_text())]
-    moments = [datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC).timestamp() for text in texts]
+    """When the first unit began and the last one ended, by the study's log, to the second."""
+    found = [match[1] for match in map(_MOMENT.match, study_log(study)) if match]
+    moments = [datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC).timestamp() for text in found]
     return min(moments), max(moments)
 
 
