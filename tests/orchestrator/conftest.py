@@ -102,6 +102,17 @@ def qstudy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return run
 
 
+def sample(index: int) -> dict[str, Any]:
+    """A worker's row of one answer."""
+    return {
+        "request_key": f"key{index}",
+        "request_index": index,
+        "request_type": "loglikelihood",
+        "arguments": "[]",
+        "logprob": float(-index),
+    }
+
+
 @pytest.fixture
 def grid_cells() -> list[Cell]:
     """Full precision and two variants of one model, two tasks each."""

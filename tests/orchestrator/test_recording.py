@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.recording import Recorder
 from orchestrator.study_directory import StudyDirectory
-from tests.orchestrator.conftest import make_cell
+from tests.orchestrator.conftest import make_cell, sample
 from workers.units import Evaluated, EvaluateUnit
 
 SAVE_SECONDS = 0.1
@@ -35,16 +35,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def directory(tmp_path: Path) -> StudyDirectory:
     return StudyDirectory(tmp_path)
-
-
-def sample(index: int) -> dict[str, Any]:
-    return {
-        "request_key": f"key{index}",
-        "request_index": index,
-        "request_type": "loglikelihood",
-        "arguments": "[]",
-        "logprob": float(-index),
-    }
 
 
 def end(recorder: Recorder, unit: EvaluateUnit) -> None:

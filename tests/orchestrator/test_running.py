@@ -18,7 +18,7 @@ from orchestrator.running import POLL_SECONDS, Run
 from orchestrator.stopping import Stop
 from orchestrator.study_directory import StudyDirectory
 from reports import ResultStore
-from tests.orchestrator.conftest import make_cell
+from tests.orchestrator.conftest import make_cell, sample
 from workers.units import Evaluated, EvaluateUnit, Progress, Samples, Unit
 
 NUM_REQUESTS = 2
@@ -65,16 +65,6 @@ class ScriptedPool:
 
     def close(self) -> None:
         raise AssertionError("the pool belongs to the caller of the run")
-
-
-def sample(index: int) -> dict[str, Any]:
-    return {
-        "request_key": f"key{index}",
-        "request_index": index,
-        "request_type": "loglikelihood",
-        "arguments": "[]",
-        "logprob": -1.0,
-    }
 
 
 def answers(unit: Unit) -> list[Message | None]:
