@@ -95,8 +95,7 @@ def _describe(file: Path, config: dict[str, Any]) -> TaskInfo:
     tags = config.get("tag") or []
     tags = [tags] if isinstance(tags, str) else tags
     filters = tuple(str(entry["name"]) for entry in config.get("filter_list") or [{"name": "none"}])
-    # Of `!function module.name`, lm-eval takes the function's name.
-    metrics = tuple(str(entry["metric"]).rpartition(".")[2] for entry in config.get("metric_list") or [])
+    metrics = tuple(_metric_name(entry["metric"]) for entry in config.get("metric_list") or [])
     metadata = config.get("metadata") or {}
     return TaskInfo(
         name=config["task"],
@@ -116,6 +115,11 @@ def _describe(file: Path, config: dict[str, Any]) -> TaskInfo:
         metrics=metrics,
         filters=filters,
     )
+
+
+def _metric_name(text: str) -> str:
+    """What lm-eval calls a metric: of a function, its name."""
+    return text.rpartition(".")[2] if text.startswith("!function") else text
 
 
 def _data_files(file: Path, config: dict[str, Any]) -> dict[str, str]:

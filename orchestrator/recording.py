@@ -17,7 +17,7 @@ from orchestrator.study_directory import StudyDirectory
 from reports import EndedCell
 from workers.units import Evaluated, EvaluateUnit, Quantized, QuantizeUnit, Response, Unit
 
-# Files are written no more often: what comes faster shares some. So much work, at most, is lost by a kill in between.
+# Files are written no more often: what comes faster shares some. A kill loses what came since the last save.
 SAVE_SECONDS = 0.1
 
 
@@ -37,12 +37,16 @@ class Recorder:
         """Responses of an earlier attempt, by request index."""
         if cell.cell_id not in self._with_samples:
             return {}
-        if cell.cell_id in self._samples:
-            self.save()
+        self._save_samples_of(cell)
         return {
             row["request_index"]: Response(row["request_key"], row["logprob"], row["response"], row["is_greedy"])
             for row in self._store.samples(cell.cell_id)
         }
+
+    def _save_samples_of(self, cell: Cell) -> None:
+        """Before something is made of what the store has of a cell."""
+        if cell.cell_id in self._samples:
+            self.save()
 
     def samples(self, unit: EvaluateUnit, rows: list[dict[str, Any]]) -> None:
         """Note a batch of samples for the next `save`."""
@@ -121,6 +125,7 @@ class Recorder:
             self.cell_failed(cell, failure, attempts=attempts)
 
     def cell_failed(self, cell: Cell, failure: Failure, *, attempts: int) -> None:
+        self._save_samples_of(cell)
         row = {
             "metric": "",
             "filter": "",

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from orchestrator.cli.options import EXIT_CHECK_FAILED, EXIT_INCOMPLETE, Json, StudyFolder
+from orchestrator.cli.options import CELL_PAIR, EXIT_CHECK_FAILED, EXIT_INCOMPLETE, Json, StudyFolder
 
-_SELECTOR = "An id of a variant or a cell, its beginning, or model|method|calibration|scheme|task|seed=VALUE,..."
+_SELECTOR = f"An id of a variant or a cell, its beginning, or {CELL_PAIR},..."
 
 
 def compare(

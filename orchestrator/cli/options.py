@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from grids.expansion import CELL_KEYS
+
 EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_INCOMPLETE = 1, 2, 3
 
 GridFile = Annotated[Path, typer.Argument(help="The grid file (YAML).", show_default=False)]
@@ -15,6 +17,7 @@ StudyOption = Annotated[
     Path | None, typer.Option("--study", envvar="QSTUDY_STUDY", help="The study's folder. [default: studies/NAME]")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, envvar="QSTUDY_LIMIT", help="Items per task.")]
+CELL_PAIR = f"{'|'.join(CELL_KEYS)}=VALUE"
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", envvar="QSTUDY_SET", help="Change a key of the grid: KEY=VALUE, dotted. Repeatable."),
@@ -24,7 +27,7 @@ Only = Annotated[
     typer.Option(
         "--only",
         envvar="QSTUDY_ONLY",
-        help="Only cells with model|method|calibration|scheme|task|seed=VALUE. Repeatable.",
+        help=f"Only cells with {CELL_PAIR}. Repeatable.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", envvar="QSTUDY_JSON", help="One JSON document on standard output.")]

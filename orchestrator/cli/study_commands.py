@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from grids import GridError
-from orchestrator.cli.options import EXIT_INCOMPLETE, Json, StudyFolder
+from orchestrator.cli.options import CELL_PAIR, EXIT_INCOMPLETE, Json, StudyFolder
 
 
 def status(
@@ -39,9 +39,7 @@ def explain(
     study: StudyFolder,
     cell: Annotated[
         str,
-        typer.Argument(
-            help="An id, its beginning, or model|method|calibration|scheme|task|seed=VALUE,...", show_default=False
-        ),
+        typer.Argument(help=f"An id, its beginning, or {CELL_PAIR},...", show_default=False),
     ],
     as_json: Json = False,
 ) -> None:
@@ -60,8 +58,7 @@ def logs(
     cell: Annotated[
         str | None,
         typer.Argument(
-            help="Only about this cell and its variant: an id, its beginning, or "
-            "model|method|calibration|scheme|task|seed=VALUE,...",
+            help=f"Only about this cell and its variant: an id, its beginning, or {CELL_PAIR},...",
             show_default=False,
         ),
     ] = None,

@@ -211,3 +211,15 @@ def test_a_file_in_place_of_a_task_files_own_data(folder: Path, study_of: StudyO
     given = study_of(grid + "data: {capitals: other.jsonl}\n").cells[0].task.info
     assert (given.data_files, list(given.given_files)) == ({}, ["test"])
     assert given.digest != digest(study_of(grid))
+
+
+def test_a_task_declares_metrics_by_the_names_that_lm_eval_gives_them_and_filters(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "task: own\nmetric_list: [{metric: !function scoring.closeness}, {metric: bleu.v2}]\n"
+        "filter_list: [{name: strict}, {name: loose}]\n"
+    )
+    (tmp_path / "bare.yaml").write_text("task: bare\n")
+    tasks = find_tasks([tmp_path])
+    assert (tasks["own"].metrics, tasks["own"].metric) == (("closeness", "bleu.v2"), "closeness")
+    assert (tasks["own"].filters, tasks["own"].filter) == (("strict", "loose"), "strict")
+    assert (tasks["bare"].metrics, tasks["bare"].metric, tasks["bare"].filters) == ((), "acc", ("none",))

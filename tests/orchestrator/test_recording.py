@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.failures import Failure
 from orchestrator.recording import Recorder
 from orchestrator.study_directory import StudyDirectory
 from tests.orchestrator.conftest import make_cell, sample
@@ -97,6 +98,14 @@ def test_an_attempt_goes_on_from_answers_that_still_wait_to_be_saved(directory: 
     assert {index: response.logprob for index, response in saved.items()} == {3: -3.0}
     # And from those of another run.
     assert set(Recorder(StudyDirectory(directory.root)).saved_responses(SUMS.cell)) == {0}
+
+
+def test_a_failed_cell_has_its_answers_on_the_disk(directory: StudyDirectory, clock: Clock) -> None:
+    recorder = Recorder(directory)
+    recorder.samples(FACTS, [sample(0)])
+    recorder.cell_failed(FACTS.cell, Failure("error", "no", ""), attempts=1)
+    assert directory.store.num_samples(FACTS.cell.cell_id) == 1
+    assert recorder.seconds_to_save == math.inf
 
 
 def test_what_a_full_disk_refuses_is_saved_by_the_next_try(
