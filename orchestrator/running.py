@@ -6,6 +6,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
@@ -24,6 +25,7 @@ from orchestrator.retrying import Retrier
 from orchestrator.scheduling import Scheduler
 from orchestrator.stopping import Stop
 from orchestrator.study_directory import StudyDirectory
+from reports import StorageError
 from workers.units import Evaluated, EvaluateUnit, Progress, Quantized, QuantizeUnit, Samples, ShardDone, Unit, Warned
 
 POLL_SECONDS = 1.0
@@ -100,7 +102,9 @@ class Run:
         try:
             self._drive()
         except RunInterruptedError as error:
-            self._recorder.noted(f"--- interrupted: {error}")
+            # Where the disk is what broke, the error itself has to be heard.
+            with suppress(StorageError):
+                self._recorder.noted(f"--- interrupted: {error}")
             raise
         finally:
             self._recorder.save()

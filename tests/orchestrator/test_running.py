@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
 
 from grids import Cell, Retries, Study
 from orchestrator.failures import Failure, RunInterruptedError
+from orchestrator.log_file import StudyLog
 from orchestrator.planning import make_plan
 from orchestrator.pools import Finished, Message, Slot
 from orchestrator.progress import PlainDisplay
 from orchestrator.running import POLL_SECONDS, Run
 from orchestrator.stopping import Stop
 from orchestrator.study_directory import StudyDirectory
-from reports import ResultStore
+from reports import ResultStore, StorageError
 from tests.orchestrator.conftest import make_cell, sample
 from workers.units import Evaluated, EvaluateUnit, Progress, Samples, Unit
 
@@ -276,3 +278,18 @@ def test_cells_that_have_ended_are_recorded_when_the_run_is_interrupted(
     with pytest.raises(RunInterruptedError):
         Ran(tmp_path, Dying(lambda unit, number: answers(unit)), cells(4))
     assert len(StudyDirectory(tmp_path).store.cells()) == 2
+
+
+def test_why_a_run_was_interrupted_is_heard_though_the_disk_takes_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = Mock(side_effect=StorageError("write", tmp_path, OSError(28, "No space left on device")))
+
+    class Dying(ScriptedPool):
+        def poll(self, timeout: float) -> Iterator[tuple[Slot, Message]]:
+            monkeypatch.setattr(StudyLog, "add", refused)
+            raise RunInterruptedError("worker-0 cannot write or read: the disk is full")
+
+    with pytest.raises(RunInterruptedError, match="the disk is full"):
+        Ran(tmp_path, Dying(lambda unit, number: answers(unit)), cells(1))
+    refused.assert_called_once()
